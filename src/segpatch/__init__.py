@@ -1,0 +1,66 @@
+"""How far do adversarial patches break real-time semantic segmentation, and do they travel between networks?"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from segpatch.attack import PRESETS, AttackConfig, train_patch
+    from segpatch.data import open_data
+    from segpatch.evaluate import Scores, evaluate
+    from segpatch.losses import LOSSES
+    from segpatch.models.load import load_network, load_victim
+    from segpatch.models.networks import MODELS
+    from segpatch.models.victim import Victim
+    from segpatch.patch import Patch, load_patch
+    from segpatch.transfer import TransferMatrix, transfer_matrix
+
+# Loaded when first asked for: `import segpatch` and `segpatch --help` do not wait for torch.
+_HOMES = {
+    "AttackConfig": "attack",
+    "LOSSES": "losses",
+    "MODELS": "models.networks",
+    "PRESETS": "attack",
+    "Patch": "patch",
+    "Scores": "evaluate",
+    "TransferMatrix": "transfer",
+    "Victim": "models.victim",
+    "evaluate": "evaluate",
+    "load_network": "models.load",
+    "load_patch": "patch",
+    "load_victim": "models.load",
+    "open_data": "data",
+    "train_patch": "attack",
+    "transfer_matrix": "transfer",
+}
+
+__all__ = [
+    "LOSSES",
+    "MODELS",
+    "PRESETS",
+    "AttackConfig",
+    "Patch",
+    "Scores",
+    "TransferMatrix",
+    "Victim",
+    "evaluate",
+    "load_network",
+    "load_patch",
+    "load_victim",
+    "open_data",
+    "train_patch",
+    "transfer_matrix",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'segpatch' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"segpatch.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

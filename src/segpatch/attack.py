@@ -1,0 +1,314 @@
+"""Training a patch: Expectation over Transformation, loss over the right pixels, uphill steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segpatch.data.dataset import order
+from segpatch.eot import EOT, PLACES, PatchEOT, apply_placement, draw, generator_at
+from segpatch.errors import BadInput, unknown_name
+from segpatch.evaluate import evaluate
+from segpatch.losses import LOSSES
+from segpatch.metrics import miou
+from segpatch.models.victim import Victim
+from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, Range, random_pixels
+from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels
+from segpatch.types import IGNORE, Batch, LabelledImages
+from segpatch.updates import AdamState, adam_start, adam_step, sign_step
+
+STEPPERS = ("sign", "adam")
+PUBLISHED_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(17))
+"""0.5, 0.6 .. 2.1: what the released loader draws from (the paper writes [0.5, 2])."""
+_HELD_OUT = 1 << 41  # the address of the held-out images' draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """How a patch is trained. What is None is taken from the data and the networks by `resolve`.
+
+    preset: the name it goes by. steps, or epochs over the images; batch_size: images a step; crop, patch_size:
+    (height, width) in pixels. step_size: share of the pixel range per step. select: "last" patch, or the
+    "best" of late checkpoints on `held_out` training images. micro_batch: images per forward pass.
+    """
+
+    preset: str = "paper"
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    micro_batch: int | None = None
+    crop: tuple[int, int] | None = None
+    patch_size: tuple[int, int] | None = None
+    range: Range = FULL_RANGE
+    scales: tuple[float, ...] = (0.5, 2.0)
+    flip: float = 0.5
+    patch_eot: PatchEOT | None = None
+    place: str = "centre"
+    loss: str = "correct-pixel"
+    stepper: str = "sign"
+    step_size: float = 0.005
+    select: str = "last"
+    held_out: int = 0
+    seed: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step_size <= 1:
+            raise BadInput(f"step_size must be in (0, 1], got {self.step_size}")
+        for name in ("steps", "epochs", "batch_size", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} must be at least 1, got {value}")
+        if self.loss not in LOSSES:
+            raise unknown_name("loss", self.loss, LOSSES)
+        if self.stepper not in STEPPERS:
+            raise unknown_name("stepper", self.stepper, STEPPERS)
+        if self.place not in PLACES:
+            raise unknown_name("place", self.place, PLACES)
+        if self.select not in ("last", "best") or (self.select == "best" and self.held_out < 1):
+            raise BadInput("select must be 'last', or 'best' with held_out of at least 1 image")
+        if self.precision not in ("fp32", "bf16"):
+            raise BadInput(f"precision must be fp32 or bf16, got {self.precision!r}")
+
+
+PRESETS: dict[str, AttackConfig] = {
+    "released": AttackConfig(preset="released", range=RELEASED_RANGE, scales=PUBLISHED_SCALES),
+    "paper": AttackConfig(preset="paper"),
+    "strong": AttackConfig(
+        preset="strong",
+        patch_eot=PatchEOT(),
+        place="drawn",
+        stepper="adam",
+        step_size=0.02,
+        select="best",
+        held_out=16,
+    ),
+}
+
+
+class Step(NamedTuple):
+    """What one step did: loss (mean over the counted pixels and the networks), share of labelled pixels that
+    are still right, share that the loss counted, L2 norm of the patch gradient, and share of patch values at a
+    bound of their range."""
+
+    step: int
+    loss: float
+    correct: float
+    counted: float
+    gradient_norm: float
+    saturated: float
+
+
+@dataclass(frozen=True)
+class AttackState:
+    """All that an attack needs to go on after `step` steps; chance is addressed by the step number."""
+
+    step: int
+    pixels: Tensor
+    adam: AdamState
+    best_pixels: Tensor
+    best_miou: float
+
+
+def attack_preset(name: str) -> AttackConfig:
+    """The entry of PRESETS; BadInput naming the nearest where there is none."""
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def resolve(config: AttackConfig, images: LabelledImages, victims: Sequence[Victim]) -> AttackConfig:
+    """The config with every None filled in.
+
+    Crop H x H of an H x W image; patch side 200/1024 of H; batch and epochs as published (6 and 30 for CNNs,
+    1 and 15 for transformers). Source: arXiv:2502.16012, section III-A. Raises BadInput where the patch, its
+    largest drawn appearance included, does not fit the crop.
+    """
+    if not victims:
+        raise BadInput("a patch is trained on at least one network; none was given")
+    if len(images) <= config.held_out:
+        raise BadInput(
+            f"{config.held_out} of {len(images)} training images are to be held out; give more images or "
+            "hold out fewer"
+        )
+    height, width = images[0][1].shape
+    transformer = any(victim.provenance.family == "transformer" for victim in victims)
+    batch_size = config.batch_size or (1 if transformer else 6)
+    crop = config.crop or (min(height, width), min(height, width))
+    side = max(1, round(200 / 1024 * height))
+    patch_size = config.patch_size or (side, side)
+    if patch_size[0] > crop[0] or patch_size[1] > crop[1]:
+        raise BadInput(
+            f"a {patch_size[0]}x{patch_size[1]} patch does not fit crops of {crop[0]}x{crop[1]}; "
+            "crop larger or shrink it"
+        )
+    epochs = config.epochs or (15 if transformer else 30)
+    steps = config.steps or max(1, round(epochs * (len(images) - config.held_out) / batch_size))
+    return replace(config, steps=steps, epochs=None, batch_size=batch_size, crop=crop, patch_size=patch_size)
+
+
+def train_patch(
+    victims: Sequence[Victim],
+    images: LabelledImages,
+    config: AttackConfig,
+    *,
+    resume: AttackState | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    on_state: Callable[[AttackState], None] | None = None,
+) -> Patch:
+    """The trained patch, for one network or for several at once (their mean losses are averaged).
+
+    images: the training images. on_step is called after each step, on_state with what `resume` takes.
+    Weights never get gradients. Raises BadInput where config, images and victims do not go together.
+    """
+    config = resolve(config, images, victims)
+    assert config.steps and config.patch_size
+    training, held_out = _split(len(images), config)
+    low, high = (torch.tensor(bound) for bound in config.range)
+    state = resume or _start(config)
+    late = _late_steps(config.steps) if config.select == "best" else set()
+    while state.step < config.steps:
+        gradient, step = patch_gradient(victims, images, training, state.pixels, state.step, config)
+        if config.stepper == "sign":
+            pixels, adam = sign_step(state.pixels, gradient, config.step_size, low, high), state.adam
+        else:
+            pixels, adam = adam_step(state.pixels, gradient, state.adam, config.step_size, low, high)
+        state = replace(state, step=state.step + 1, pixels=pixels, adam=adam)
+        if state.step in late:
+            score = held_out_miou(victims, images, held_out, pixels)
+            if score < state.best_miou:
+                state = replace(state, best_miou=score, best_pixels=pixels)
+        if on_state:
+            on_state(state)
+        if on_step:
+            at_bound = (pixels <= low.view(3, 1, 1)) | (pixels >= high.view(3, 1, 1))
+            on_step(step._replace(step=state.step, saturated=float(at_bound.float().mean())))
+    names = [victim.name for victim in victims]
+    return Patch(
+        state.best_pixels if config.select == "best" else state.pixels,
+        name=f"{'+'.join(names)}/{config.preset}/s{config.seed}",
+        preset=config.preset,
+        trained_on=tuple(names),
+        loss=config.loss,
+        steps=config.steps,
+        seed=config.seed,
+        place=config.place,
+        range=config.range,
+        origin={"config": asdict(config), "victims": [asdict(victim.provenance) for victim in victims]},
+    )
+
+
+def patch_gradient(
+    victims: Sequence[Victim],
+    images: LabelledImages,
+    training: Sequence[int],
+    pixels: Tensor,
+    step: int,
+    config: AttackConfig,
+) -> tuple[Tensor, Step]:
+    """The uphill direction (3, h, w) of one step, and what the step saw.
+
+    Totals and counts are added over micro-batches and divided once, so any split gives the same gradient.
+    """
+    assert config.batch_size
+    leaf = pixels.detach().clone().requires_grad_(True)
+    loss_of = LOSSES[config.loss]
+    part = config.micro_batch or config.batch_size
+    gradients = [torch.zeros_like(pixels) for _ in victims]
+    tallies = torch.zeros(len(victims), 4, dtype=torch.float64)  # loss total, loss count, right, labelled
+    for first in range(0, config.batch_size, part):
+        samples = range(first, min(first + part, config.batch_size))
+        patched, labels = _patched_batch(images, training, leaf, step, samples, config)
+        for index, victim in enumerate(victims):
+            device = next(iter(victim.module.parameters()), patched).device
+            truth = labels.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                logits = victim(patched.to(device)).float()
+            total, count = loss_of(logits, truth)
+            if not total.requires_grad:
+                raise BadInput(
+                    f"the loss of {victim.name} does not depend on the patch: its module cuts the gradient "
+                    "(no_grad, argmax or a detached output); return the raw logits"
+                )
+            last = index == len(victims) - 1
+            (gradient,) = torch.autograd.grad(total, leaf, retain_graph=not last)
+            gradients[index] += gradient
+            right = (logits.detach().argmax(1) == truth).sum()
+            seen = (truth != IGNORE).sum()
+            tallies[index] += torch.stack([total.detach(), count, right, seen]).double().cpu()
+    means = [g / max(1.0, float(t[1])) for g, t in zip(gradients, tallies, strict=True)]
+    gradient = torch.stack(means).mean(0)
+    totals, counts, right, seen = tallies.unbind(1)
+    return gradient, Step(
+        step,
+        loss=float((totals / counts.clamp(min=1)).mean()),
+        correct=float(right.sum() / seen.sum().clamp(min=1)),
+        counted=float(counts.sum() / seen.sum().clamp(min=1)),
+        gradient_norm=float(gradient.norm()),
+        saturated=0.0,
+    )
+
+
+def held_out_miou(
+    victims: Sequence[Victim], images: LabelledImages, indices: Sequence[int], pixels: Tensor
+) -> float:
+    """Mean over the networks of the patched mIoU on some training images, patch in the centre."""
+    batches = [_as_batch(images, index) for index in indices]
+    scores = [evaluate(victim, batches, Patch(pixels)) for victim in victims]
+    return float(torch.stack([miou(score.patched.sum(0)) for score in scores]).mean())
+
+
+def _patched_batch(
+    images: LabelledImages,
+    training: Sequence[int],
+    pixels: Tensor,
+    step: int,
+    samples: range,
+    config: AttackConfig,
+) -> tuple[Tensor, Tensor]:
+    """Patched crops (b, 3, H, W) that carry the patch's gradient, and their labels (b, H, W)."""
+    assert config.batch_size and config.patch_size
+    scene_eot = SceneEOT(scales=config.scales, crop=config.crop, flip=config.flip)
+    eot = EOT(scene_eot, config.patch_eot, config.place)
+    parts = []
+    for sample in samples:
+        epoch, place = divmod(step * config.batch_size + sample, len(training))
+        image, labels = images[training[order(config.seed, epoch, len(training))[place]]]
+        size = (labels.shape[0], labels.shape[1])
+        scene, placement = draw(eot, (config.seed, step, sample), size, config.patch_size)
+        crop = apply_scene(as_float(image), scene).to(pixels.dtype)
+        truth = apply_scene_to_labels(labels.long(), scene)
+        parts.append(apply_placement(crop, truth, pixels, placement))
+    patched, covered = zip(*parts, strict=True)
+    return torch.stack(patched), torch.stack(covered)
+
+
+def as_float(image: Tensor) -> Tensor:
+    """The image in [0, 1], of one in uint8 0..255 or already in [0, 1]."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _as_batch(images: LabelledImages, index: int) -> Batch:
+    image, labels = images[index]
+    return Batch(as_float(image)[None], labels[None].long(), (str(index),))
+
+
+def _start(config: AttackConfig) -> AttackState:
+    assert config.patch_size
+    pixels = random_pixels(config.patch_size, config.range, config.seed)
+    return AttackState(0, pixels, adam_start(pixels), pixels, float("inf"))
+
+
+def _split(count: int, config: AttackConfig) -> tuple[list[int], list[int]]:
+    """Indices to train on, and those held out to choose the checkpoint."""
+    mixed = generator_at(config.seed, _HELD_OUT).permutation(count).tolist()
+    return sorted(mixed[config.held_out :]), sorted(mixed[: config.held_out])
+
+
+def _late_steps(steps: int, checkpoints: int = 5) -> set[int]:
+    """The steps after which a patch may be kept: the last, and four more in the last third."""
+    return {steps - round(k * steps / 3 / checkpoints) for k in range(checkpoints)}

@@ -1,0 +1,104 @@
+"""Writing generated streets as a folder in the Cityscapes layout."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from segpatch.data.cityscapes import IMAGE_ENDING, TRAIN_IDS_ENDING
+from segpatch.data.drawn import Drawn, check_street, generator_version, street_name
+from segpatch.errors import BadInput
+
+CITY = "streets"
+
+_FEW = 48  # images that one process draws sooner than others have started
+
+
+def make_streets(
+    out: Path,
+    *,
+    train: int,
+    val: int,
+    height: int,
+    width: int,
+    seed: int,
+    on_image: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes `train` and `val` streets of height x width, the same that `streets` draws with this seed.
+
+    out must be absent or empty, and holds either everything or nothing. on_image gets the number of images
+    written and the number there will be.
+    """
+    if train < 0 or val < 0 or train + val == 0:
+        raise BadInput(f"expected a number of streets to write, got train {train} and val {val}")
+    check_street(height, width, seed)
+    out = out.absolute()
+    _refuse_full(out)
+    unfinished = out.parent / f".{out.name}.{os.getpid()}.unfinished"
+    streets = [
+        (unfinished, Drawn(seed, split, index, height, width))
+        for split, count in (("train", train), ("val", val))
+        for index in range(count)
+    ]
+    try:
+        for split in ("train", "val"):
+            for kind in ("leftImg8bit", "gtFine"):
+                (unfinished / kind / split / CITY).mkdir(parents=True)
+        for done, _ in enumerate(_write_all(streets), start=1):
+            if on_image is not None:
+                on_image(done, len(streets))
+        about = {
+            "generator": generator_version(),
+            "seed": seed,
+            "train": train,
+            "val": val,
+            "height": height,
+            "width": width,
+        }
+        (unfinished / "streets.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        _refuse_full(out)
+        if out.exists():
+            out.rmdir()
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_all(streets: list[tuple[Path, Drawn]]) -> Iterator[None]:
+    if len(streets) <= _FEW:
+        yield from map(_write, streets)
+        return
+    # Spawned, because forking a process that runs threads (torch) may hang it.
+    context = multiprocessing.get_context("spawn")
+    done = 0
+    try:
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+            for _ in pool.map(_write, streets, chunksize=8):
+                done += 1
+                yield
+    except BrokenProcessPool:
+        # No process can start from a script read from stdin, or without a __main__ guard: go on alone.
+        yield from map(_write, streets[done:])
+
+
+def _write(street: tuple[Path, Drawn]) -> None:
+    from PIL import Image
+
+    root, drawn = street
+    image, labels = drawn.read()
+    name = street_name(drawn.index)
+    Image.fromarray(image).save(root / "leftImg8bit" / drawn.split / CITY / f"{name}{IMAGE_ENDING}.png")
+    Image.fromarray(labels).save(root / "gtFine" / drawn.split / CITY / f"{name}{TRAIN_IDS_ENDING}.png")
+
+
+def _refuse_full(out: Path) -> None:
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists():
+        raise BadInput(f"{out} is there already and not an empty folder; give another place or remove it")

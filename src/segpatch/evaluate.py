@@ -1,0 +1,205 @@
+"""Measuring patches on networks: one confusion matrix per image, clean and patched, over the same pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segpatch.compositing import centre_region, cover, draw_region, paste
+from segpatch.eot import PLACES, generator_at
+from segpatch.errors import BadInput
+from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
+from segpatch.models.victim import Victim
+from segpatch.patch import Patch
+from segpatch.types import IGNORE, Batch, Region
+
+_PLACE = 1 << 42  # the address of a measured place
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one patch does to one network: raw counts per image, from which every score follows.
+
+    names: of the N images; clean, clean_outside, patched (N, K, K) int32 confusion matrices [image, truth,
+    prediction]: without the patch on all pixels; without and with it on the pixels outside it.
+    """
+
+    names: tuple[str, ...]
+    clean: Tensor
+    clean_outside: Tensor
+    patched: Tensor
+
+    @property
+    def confusion(self) -> Tensor:
+        """The patched confusion matrix (K, K) of the whole split."""
+        return self.patched.sum(0)
+
+    @property
+    def miou_clean(self) -> float:
+        """mIoU without the patch, over all labelled pixels."""
+        return float(miou(self.clean.sum(0)))
+
+    @property
+    def miou_clean_outside(self) -> float:
+        """mIoU without the patch, over the pixels that it would leave uncovered."""
+        return float(miou(self.clean_outside.sum(0)))
+
+    @property
+    def miou(self) -> float:
+        """mIoU with the patch, over the pixels outside it."""
+        return float(miou(self.confusion))
+
+    @property
+    def miou_drop(self) -> float:
+        """Clean minus patched mIoU over the same pixels."""
+        return self.miou_clean_outside - self.miou
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of labelled pixels outside the patch that are right with it."""
+        return float(pixel_accuracy(self.confusion))
+
+    @property
+    def iou(self) -> list[float]:
+        """IoU per class with the patch; NaN for a class that never occurs."""
+        return [float(v) for v in iou_per_class(self.confusion)]
+
+
+class Picture(NamedTuple):
+    """One scene for people: index maps (H, W) uint8 of labels and predictions, and where the patch lay."""
+
+    image: str
+    patch: str
+    victim: str
+    labels: Tensor
+    clean: Tensor
+    patched: Tensor
+    region: Region
+
+
+def evaluate(
+    victim: Victim,
+    batches: Iterable[Batch],
+    patch: Patch | None,
+    *,
+    place: str = "centre",
+    seed: int = 0,
+    precision: str = "fp32",
+    on_image: Callable[[int], None] | None = None,
+) -> Scores:
+    """What a patch (None: no patch) does to a network over batches; on_image gets the images done so far."""
+    scores = evaluate_all(
+        [victim], batches, [patch], place=place, seed=seed, precision=precision, on_image=on_image
+    )
+    return scores[0][0]
+
+
+def evaluate_all(
+    victims: Sequence[Victim],
+    batches: Iterable[Batch],
+    patches: Sequence[Patch | None],
+    *,
+    place: str = "centre",
+    seed: int = 0,
+    precision: str = "fp32",
+    on_image: Callable[[int], None] | None = None,
+    on_picture: Callable[[Picture], None] | None = None,
+    pictures: frozenset[str] = frozenset(),
+) -> list[list[Scores]]:
+    """Scores of every patch (outer list) on every network (inner list).
+
+    Each image is decoded once and predicted clean once per network. place: where patches lie, "centre" or
+    "drawn" (the same place for every patch of one size and image, addressed by `seed` and the image's
+    position). on_picture gets the index maps of the images named in `pictures`. Raises BadInput where a patch
+    does not fit, or a network speaks other classes than the labels.
+    """
+    if place not in PLACES:
+        raise BadInput(f"place must be one of {', '.join(PLACES)}; got {place!r}")
+    rows: dict[tuple[int, int], list[tuple[Tensor, Tensor, Tensor]]] = {
+        (p, v): [] for p in range(len(patches)) for v in range(len(victims))
+    }
+    names: list[str] = []
+    with torch.inference_mode():
+        for batch in batches:
+            regions = [_regions(batch, len(names), patch, place, seed) for patch in patches]
+            truths = [_covered(batch.labels, region) for region in regions]
+            for v, victim in enumerate(victims):
+                classes = len(victim.label_classes.names)
+                _must_be_classes(batch, classes, victim)
+                clean = predict(victim, batch.images, precision)
+                whole = confusion_matrix(clean, batch.labels, classes)
+                for p, patch in enumerate(patches):
+                    patched = clean
+                    if patch is not None:
+                        patched = predict(victim, _pasted(batch.images, patch, regions[p]), precision)
+                    rows[p, v].append(
+                        (
+                            whole,
+                            confusion_matrix(clean, truths[p], classes),
+                            confusion_matrix(patched, truths[p], classes),
+                        )
+                    )
+                    if on_picture and patch is not None:
+                        for i in (i for i, name in enumerate(batch.names) if name in pictures):
+                            on_picture(
+                                Picture(
+                                    batch.names[i],
+                                    patch.name,
+                                    victim.name,
+                                    batch.labels[i].to(torch.uint8),
+                                    clean[i],
+                                    patched[i],
+                                    regions[p][i],
+                                )
+                            )
+            names += batch.names
+            if on_image:
+                on_image(len(names))
+    if not names:
+        raise BadInput("there is no image to measure on; check the split and --images")
+    return [[_gather(names, rows[p, v]) for v in range(len(victims))] for p in range(len(patches))]
+
+
+def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
+    """Predicted class ids (B, H, W) uint8 on the CPU, of images (B, 3, H, W) in [0, 1]."""
+    device = next(iter(victim.module.parameters()), images).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return victim(images.to(device)).argmax(1).to(torch.uint8).cpu()
+
+
+def _regions(batch: Batch, first: int, patch: Patch | None, place: str, seed: int) -> list[Region]:
+    height, width = batch.labels.shape[-2:]
+    if patch is None:
+        return [Region(0, 0, 0, 0)] * len(batch.names)
+    if place == "centre":
+        return [centre_region(height, width, *patch.size)] * len(batch.names)
+    return [
+        draw_region(height, width, *patch.size, generator_at(seed, _PLACE, first + i))
+        for i in range(len(batch.names))
+    ]
+
+
+def _covered(labels: Tensor, regions: list[Region]) -> Tensor:
+    return torch.stack([cover(label, region) for label, region in zip(labels, regions, strict=True)])
+
+
+def _pasted(images: Tensor, patch: Patch, regions: list[Region]) -> Tensor:
+    return torch.stack([paste(image, patch.pixels, region) for image, region in zip(images, regions, strict=True)])
+
+
+def _must_be_classes(batch: Batch, classes: int, victim: Victim) -> None:
+    counted = batch.labels[batch.labels != IGNORE]
+    if len(counted) and int(counted.max()) >= classes:
+        raise BadInput(
+            f"{victim.name} predicts {classes} classes, but a label of {batch.names[0]} and its batch is "
+            f"{int(counted.max())}; give a class map"
+        )
+
+
+def _gather(names: list[str], rows: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
+    clean, outside, patched = (torch.cat(part) for part in zip(*rows, strict=True))
+    return Scores(tuple(names), clean, outside, patched)

@@ -1,0 +1,46 @@
+"""Confusion matrices and the scores that follow from them.
+
+All scores come from one confusion matrix over a whole split (the Cityscapes convention): rows are the true
+class, columns the predicted one. A class that never occurs, neither in truth nor in prediction, has no IoU
+(NaN) and stays out of the mean.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segpatch.types import IGNORE
+
+
+def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Counts (B, K, K) int32 per image: [b, i, j] pixels of true class i predicted as j.
+
+    predictions, labels (B, H, W) integer class ids; pixels labelled IGNORE are not counted.
+    """
+    counted = labels != IGNORE
+    batch = torch.arange(len(labels), device=labels.device).view(-1, 1, 1)
+    cell = (batch * classes + labels.long()) * classes + predictions.long()
+    counts = torch.bincount(cell[counted], minlength=len(labels) * classes * classes)
+    return counts.view(len(labels), classes, classes).to(torch.int32)
+
+
+def iou_per_class(confusion: Tensor) -> Tensor:
+    """Intersection over union (..., K) float64 of confusion matrices (..., K, K); NaN where a class is absent."""
+    confusion = confusion.double()
+    hit = confusion.diagonal(dim1=-2, dim2=-1)
+    union = confusion.sum(-1) + confusion.sum(-2) - hit
+    return torch.where(union > 0, hit / union.clamp(min=1), torch.nan)
+
+
+def miou(confusion: Tensor) -> Tensor:
+    """Mean IoU (...) float64 over the classes that occur, of confusion matrices (..., K, K); NaN if none does."""
+    return iou_per_class(confusion).nanmean(-1)
+
+
+def pixel_accuracy(confusion: Tensor) -> Tensor:
+    """Share of labelled pixels that are right (...) float64, of confusion matrices (..., K, K); NaN if none."""
+    confusion = confusion.double()
+    total = confusion.sum((-2, -1))
+    right = confusion.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return torch.where(total > 0, right / total.clamp(min=1), torch.nan)

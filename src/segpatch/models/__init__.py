@@ -1,0 +1,1 @@
+"""Networks, their checkpoints, and the wrapper that makes a victim of one."""

@@ -1,0 +1,309 @@
+"""transfer.json: the measured matrix as a pydantic model, and its way to and from a run directory.
+
+transfer.json        everything derived, for people's scripts (schema: `TransferResult.model_json_schema()`)
+transfer.csv         one line a cell
+scores.safetensors   the raw rows: confusion matrices (N, K, K) int32 per image, "<cell index>/<which>"
+scenes/              index maps of some scenes as PNG: labels, clean and patched predictions
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from segpatch.errors import BadInput, Missing
+from segpatch.evaluate import Picture
+from segpatch.models.checkpoints import write_whole
+from segpatch.models.victim import Victim
+from segpatch.runs import guarded, write_json
+from segpatch.transfer import Cell, TransferMatrix
+
+Pair = tuple[float | None, float | None]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetRecord(_Record):
+    """What was measured on. groups: the drive or city of each image; block: images resampled together."""
+
+    kind: str
+    split: str
+    images: int
+    height: int
+    width: int
+    fingerprint: str
+    class_map: str | None = None
+    names: list[str]
+    groups: list[str]
+    block: int
+
+
+class VictimRecord(_Record):
+    """A network: weights, classes, the split it was trained on, and whether it has seen the measured one."""
+
+    name: str
+    network: str
+    family: Literal["cnn", "transformer"]
+    checkpoint: str | None
+    checkpoint_sha256: str | None
+    classes: str
+    trained_split: str | None
+    seen_split: bool
+    preprocessing: dict[str, Any]
+
+
+class PatchRecord(_Record):
+    """A patch or control; file is relative to the run directory, null for "none"."""
+
+    name: str
+    kind: Literal["none", "grey", "random", "natural", "trained"]
+    preset: str | None = None
+    trained_on: list[str] = []
+    loss: str | None = None
+    steps: int = 0
+    seed: int | None = None
+    height: int | None = None
+    width: int | None = None
+    place: str | None = None
+    range: list[tuple[float, float]] | None = None
+    sha256: str | None = None
+    file: str | None = None
+
+
+class OverRandomRecord(_Record):
+    drop: float | None
+    ci95: Pair
+    p_holm: float
+    verdict: Literal["transfers", "does not", "undecided"]
+
+
+class CellRecord(_Record):
+    """One patch on one network; fractions over the pixels outside the patch."""
+
+    patch: str
+    victim: str
+    white_box: bool
+    miou: float | None
+    miou_clean: float | None
+    miou_clean_outside: float | None
+    miou_drop: float | None
+    ci95: Pair
+    pixel_accuracy: float | None
+    iou: dict[str, float | None]
+    iou_clean_outside: dict[str, float | None]
+    over_random: OverRandomRecord | None = None
+
+
+class GroupRecord(_Record):
+    patch_group: str
+    victim: str
+    seeds: list[int]
+    miou_drop: float | None
+    ci95: Pair
+
+
+class TransferResult(_Record):
+    """The content of transfer.json."""
+
+    schema_: Literal[1] = 1
+    command: str
+    segpatch: str
+    precision: str
+    place: str
+    margin: float
+    warnings: list[str]
+    dataset: DatasetRecord
+    classes: list[str]
+    colours: list[tuple[int, int, int]]
+    victims: list[VictimRecord]
+    patches: list[PatchRecord]
+    cells: list[CellRecord]
+    groups: list[GroupRecord]
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=lambda name: "schema" if name == "schema_" else name,
+        populate_by_name=True,
+    )
+
+    def cell(self, patch: str, victim: str) -> CellRecord:
+        """The cell of a patch and a victim, by name."""
+        return next(cell for cell in self.cells if (cell.patch, cell.victim) == (patch, victim))
+
+
+def transfer_result(
+    matrix: TransferMatrix,
+    victims: Sequence[Victim],
+    dataset: DatasetRecord,
+    *,
+    command: str,
+    precision: str,
+    warnings: Sequence[str],
+    files: Mapping[str, str],
+) -> TransferResult:
+    """The record of a matrix. files: where each patch lies in the run directory, by patch name."""
+    from segpatch import __version__
+
+    return TransferResult(
+        command=command,
+        segpatch=__version__,
+        precision=precision,
+        place=matrix.place,
+        margin=matrix.margin,
+        warnings=list(warnings),
+        dataset=dataset,
+        classes=list(matrix.classes),
+        colours=list(victims[0].label_classes.colours),
+        victims=[victim_record(victim, dataset) for victim in victims],
+        patches=[
+            PatchRecord(name="none", kind="none"),
+            *(PatchRecord(**patch.facts(), file=files.get(patch.name)) for patch in matrix.patches),
+        ],
+        cells=[_cell_record(cell, matrix.classes) for cell in matrix.cells],
+        groups=[
+            GroupRecord(
+                patch_group=group.patch_group,
+                victim=group.victim,
+                seeds=list(group.seeds),
+                miou_drop=_number(group.miou_drop),
+                ci95=_pair(group.ci95),
+            )
+            for group in matrix.groups
+        ],
+    )
+
+
+def victim_record(victim: Victim, dataset: DatasetRecord) -> VictimRecord:
+    """The record of a victim, measured on a data set."""
+    from_file = victim.provenance
+    trained = (from_file.trained_on or "").split()
+    return VictimRecord(
+        name=victim.name,
+        network=from_file.network,
+        family="transformer" if from_file.family == "transformer" else "cnn",
+        checkpoint=from_file.checkpoint,
+        checkpoint_sha256=from_file.sha256,
+        classes=victim.classes.name,
+        trained_split=from_file.trained_on,
+        seen_split=bool(trained)
+        and trained[0] == dataset.kind
+        and dataset.split in "+".join(trained[1:]).split("+"),
+        preprocessing={
+            "mean": victim.mean,
+            "std": victim.std,
+            "channel_order": victim.channel_order,
+            "value_range": victim.value_range,
+            "align_corners": victim.align_corners,
+            "window": victim.window,
+            "stride": victim.stride,
+        },
+    )
+
+
+def write_transfer(directory: Path, result: TransferResult, matrix: TransferMatrix) -> None:
+    """Writes scores.safetensors and transfer.csv, and last transfer.json."""
+    tensors: dict[str, Tensor] = {}
+    for index, cell in enumerate(matrix.cells):
+        for which in ("clean", "clean_outside", "patched"):
+            tensors[f"{index}/{which}"] = getattr(cell.scores, which).contiguous()
+    about = json.dumps([[cell.patch, cell.victim] for cell in matrix.cells])
+    write_whole(directory / "scores.safetensors", save(tensors, metadata={"cells": about}))
+    write_whole(directory / "transfer.csv", transfer_csv(result).encode())
+    write_json(directory / "transfer.json", result.model_dump(by_alias=True))
+
+
+def transfer_csv(result: TransferResult) -> str:
+    """One line a cell: names, scores, intervals, verdict, and the IoU of each class."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    head = ["patch", "victim", "white_box", "miou", "miou_clean", "miou_clean_outside", "miou_drop"]
+    head += ["ci95_low", "ci95_high", "pixel_accuracy", "over_random", "over_random_low", "over_random_high"]
+    writer.writerow([*head, "p_holm", "verdict", *(f"iou {name}" for name in result.classes)])
+    for cell in result.cells:
+        over = cell.over_random
+        judged = [over.drop, *over.ci95, over.p_holm, over.verdict] if over else [None] * 5
+        row = [cell.miou, cell.miou_clean, cell.miou_clean_outside, cell.miou_drop, *cell.ci95]
+        row += [cell.pixel_accuracy, *judged, *(cell.iou[name] for name in result.classes)]
+        writer.writerow([cell.patch, cell.victim, cell.white_box, *row])
+    return out.getvalue()
+
+
+def read_transfer(directory: Path) -> TransferResult:
+    """The result of a finished transfer run; Missing where there is none, BadInput where it is damaged."""
+    path = directory / "transfer.json"
+    if not path.is_file():
+        raise Missing(f"no transfer.json in {directory}; give a finished `segpatch transfer` run")
+    try:
+        return TransferResult.model_validate_json(path.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{path} is no valid result ({where}: {first['msg']}); measure again") from error
+
+
+def read_scores(directory: Path) -> dict[str, Tensor]:
+    """The raw confusion matrices (N, K, K) int32, by "<cell index>/clean", "/clean_outside", "/patched"."""
+    return load_file(directory / "scores.safetensors")
+
+
+def write_picture(directory: Path, picture: Picture) -> None:
+    """Adds a scene's index maps to scenes/: NAME/labels.png, NAME/<victim>/clean.png and <patch>.png."""
+    folder = directory / "scenes" / safe_name(picture.image)
+    with guarded(folder):
+        (folder / safe_name(picture.victim)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.labels.numpy()).save(folder / "labels.png")
+        Image.fromarray(picture.clean.numpy()).save(folder / safe_name(picture.victim) / "clean.png")
+        name = f"{safe_name(picture.patch)}.png"
+        Image.fromarray(picture.patched.numpy()).save(folder / safe_name(picture.victim) / name)
+    write_json(folder / f"{safe_name(picture.patch)}.json", {"region": list(picture.region)})
+
+
+def safe_name(name: str) -> str:
+    """A name as a file name: everything but letters, digits and -_.+ becomes an underscore."""
+    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in name)
+
+
+def _cell_record(cell: Cell, classes: Sequence[str]) -> CellRecord:
+    from segpatch.metrics import iou_per_class
+
+    scores, over = cell.scores, cell.over_random
+    clean = iou_per_class(scores.clean_outside.sum(0)).tolist()
+    return CellRecord(
+        patch=cell.patch,
+        victim=cell.victim,
+        white_box=cell.white_box,
+        miou=_number(scores.miou),
+        miou_clean=_number(scores.miou_clean),
+        miou_clean_outside=_number(scores.miou_clean_outside),
+        miou_drop=_number(scores.miou_drop),
+        ci95=_pair(cell.ci95),
+        pixel_accuracy=_number(scores.pixel_accuracy),
+        iou={name: _number(value) for name, value in zip(classes, scores.iou, strict=True)},
+        iou_clean_outside={name: _number(value) for name, value in zip(classes, clean, strict=True)},
+        over_random=None
+        if over is None
+        else OverRandomRecord(
+            drop=_number(over.drop), ci95=_pair(over.ci95), p_holm=over.p_holm, verdict=over.verdict
+        ),
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _pair(pair: tuple[float, float]) -> Pair:
+    return _number(pair[0]), _number(pair[1])

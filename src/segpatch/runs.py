@@ -1,0 +1,208 @@
+"""Run directories: what was asked, on what machine, what happened step by step, and how to go on.
+
+config.json        the resolved configuration, enough to run it again
+environment.json   versions, device, git revision
+steps.jsonl        one line a step
+state.safetensors  what --resume needs; gone once the run is finished
+(results)          written last, so a directory that holds its result is a finished run
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from segpatch.errors import BadInput, SegpatchError
+from segpatch.models.checkpoints import write_whole
+
+STATE_EVERY_STEPS = 50
+STATE_EVERY_SECONDS = 30.0
+
+
+@dataclass
+class Run:
+    """An open run directory. finished: its result is already there; state: tensors and facts to go on from."""
+
+    directory: Path
+    finished: bool = False
+    _saved_step: int = 0
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def append_step(self, row: Mapping[str, Any]) -> None:
+        """Adds a line to steps.jsonl."""
+        with guarded(self.directory), (self.directory / "steps.jsonl").open("a") as file:
+            file.write(json.dumps(_plain(row)) + "\n")
+
+    def state_is_due(self, step: int) -> bool:
+        """Whether both 50 steps and 30 seconds have passed since the state was last saved."""
+        return (
+            step - self._saved_step >= STATE_EVERY_STEPS
+            and time.monotonic() - self._saved_at >= STATE_EVERY_SECONDS
+        )
+
+    def save_state(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Replaces state.safetensors; the old one stays whole until the new one is."""
+        content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        about = json.dumps({"step": step, **facts})
+        write_whole(self.directory / "state.safetensors", save(content, metadata={"segpatch": about}))
+        self._saved_step, self._saved_at = step, time.monotonic()
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The saved tensors and facts, or None; steps written after that state are forgotten."""
+        path = self.directory / "state.safetensors"
+        if not path.exists():
+            (self.directory / "steps.jsonl").unlink(missing_ok=True)
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                facts = json.loads(file.metadata()["segpatch"])
+        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+            raise BadInput(f"{path} is damaged ({error}); start again with --overwrite") from error
+        rows = [row for row in read_steps(self.directory) if row["step"] <= facts["step"]]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_whole(self.directory / "steps.jsonl", lines.encode())
+        self._saved_step = int(facts["step"])
+        return tensors, facts
+
+    def finish(self) -> None:
+        """Removes the state that a finished run no longer needs."""
+        (self.directory / "state.safetensors").unlink(missing_ok=True)
+        self.finished = True
+
+
+def open_run(
+    directory: Path,
+    config: Mapping[str, Any],
+    result: str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """A run directory to write to, with config.json and environment.json in it.
+
+    result: the file whose presence means that the run is finished. An existing run is refused (BadInput)
+    unless `resume` (then its config must be the same) or `overwrite` (then it is removed first). A directory
+    that holds something else than a run is never touched.
+    """
+    config = _plain(config)
+    held = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    if held and not (directory / "config.json").is_file():
+        raise BadInput(f"{directory} exists and is no segpatch run; choose another --out")
+    if held and overwrite:
+        shutil.rmtree(directory)
+    elif held and not resume:
+        raise BadInput(f"{directory} already holds a run; use --resume, --overwrite or another --out")
+    elif held:
+        before = read_json(directory / "config.json")
+        changed = sorted(k for k in {*before, *config} if before.get(k) != config.get(k))
+        if changed:
+            raise BadInput(
+                f"{directory} holds a run with another {', '.join(changed)}; resume with the same settings "
+                "or choose another --out"
+            )
+        return Run(directory, finished=(directory / result).exists())
+    with guarded(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "environment.json", environment())
+    write_json(directory / "config.json", config)
+    return Run(directory)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers were made with: versions, machine, number of threads, git revision, dirty or not."""
+    import torch
+
+    versions = {}
+    for package in ("segpatch", "torch", "numpy", "pillow", "safetensors", "kornia"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    cuda = torch.cuda.is_available()
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name() if cuda else _processor(),
+        "threads": torch.get_num_threads(),
+        "git": _git_revision(),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, indented; NaN becomes null; the file appears whole or not at all."""
+    write_whole(path, (json.dumps(_plain(content), indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; BadInput where it is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"{path} is no readable JSON file ({error})") from error
+
+
+def read_steps(directory: Path) -> list[dict[str, Any]]:
+    """The rows of steps.jsonl; a last line cut short by a crash is left out."""
+    path = directory / "steps.jsonl"
+    rows = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+    return rows
+
+
+@contextlib.contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Turns an OSError of writing at a path (no space left, no permission) into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise SegpatchError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
+def _plain(content: Any) -> Any:
+    """JSON-ready: tuples as lists, paths as text, NaN and infinity as null."""
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, str | int | bool) or content is None:
+        return content
+    if isinstance(content, float):
+        return content if content == content and abs(content) != float("inf") else None
+    if isinstance(content, Path):
+        return str(content)
+    if isinstance(content, Iterable):
+        return [_plain(value) for value in content]
+    raise TypeError(f"cannot write {type(content).__name__} as JSON")
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that segpatch runs from; with "+" where it was changed; None outside one."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+    return None

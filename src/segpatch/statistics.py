@@ -1,0 +1,80 @@
+"""Intervals, tests and verdicts from per-image confusion matrices.
+
+The bootstrap resamples images (for video: blocks of consecutive frames, which are not independent) and
+recomputes mIoU from the summed confusion matrices of each resample. It is paired: clean, random and trained
+rows of one resample hold the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segpatch.metrics import miou
+
+REPLICATES = 2000
+Verdict = Literal["transfers", "does not", "undecided"]
+
+
+def block_ids(groups: Sequence[str], length: int) -> Tensor:
+    """A block number (N,) int64 per image: runs of `length` consecutive images of one group (drive, city)."""
+    blocks: list[int] = []
+    block, filled = -1, length
+    for index, group in enumerate(groups):
+        if filled == length or (index and group != groups[index - 1]):
+            block, filled = block + 1, 0
+        blocks.append(block)
+        filled += 1
+    return torch.tensor(blocks, dtype=torch.int64)
+
+
+def resample_counts(blocks: Tensor, replicates: int, generator: np.random.Generator) -> Tensor:
+    """How often each image occurs in each resample (R, N) float64: whole blocks drawn with replacement."""
+    count = int(blocks.max()) + 1
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=replicates)
+    return torch.from_numpy(drawn).double()[:, blocks]
+
+
+def resampled_miou(confusions: Tensor, counts: Tensor) -> Tensor:
+    """mIoU (R,) of each resample, of per-image confusion matrices (N, K, K) and counts (R, N)."""
+    n, k, _ = confusions.shape
+    return miou((counts @ confusions.double().view(n, k * k)).view(-1, k, k))
+
+
+def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrap values (R,). Source: Efron and Tibshirani 1993, chapter 13."""
+    tail = (1 - level) / 2
+    low, high = torch.quantile(values, torch.tensor([tail, 1 - tail], dtype=values.dtype)).tolist()
+    return low, high
+
+
+def p_value(values: Tensor) -> float:
+    """Two-sided bootstrap p-value that the value is 0, never below 2 / (R + 1) x 1/2."""
+    r = len(values)
+    tail = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (r + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given. Source: Holm 1979."""
+    order = np.argsort(p_values)
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def verdict(low: float, high: float, margin: float = 0.01) -> Verdict:
+    """ "transfers" (interval above the margin), "does not" (inside +-margin) or "undecided".
+
+    The margin is what arXiv:2502.16012 calls a minimal change (below 0.01 mIoU).
+    """
+    if low > margin:
+        return "transfers"
+    return "does not" if -margin <= low and high <= margin else "undecided"

@@ -1,0 +1,120 @@
+"""One patch, as a run: trained on one network or several, resumable, with its warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segpatch.attack import AttackConfig, AttackState, Step, resolve, train_patch
+from segpatch.checks import check_training, memory_advice
+from segpatch.data.images import SplitImages
+from segpatch.models.victim import Victim
+from segpatch.patch import Patch, load_patch, save_patch
+from segpatch.runs import Run, open_run, read_json, read_steps, write_json
+from segpatch.studies.progress import OnProgress, Progress, silent
+from segpatch.updates import AdamState
+
+PATCH_FILE = "patch.safetensors"
+
+
+def run_attack(
+    victims: Sequence[Victim],
+    images: SplitImages,
+    config: AttackConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+) -> Patch:
+    """Trains a patch into a run directory: patch.safetensors, patch.png, steps.jsonl, warnings.json.
+
+    Interrupted (Ctrl-C), the state is saved and the interrupt passed on; `resume` then gives the same bits as
+    a run that was never stopped. A finished run is read, not run again.
+    """
+    config = resolve(config, images, victims)
+    run = open_run(out, attack_record(victims, images, config), PATCH_FILE, resume=resume, overwrite=overwrite)
+    if run.finished:
+        return load_patch(out)
+    latest = _load(run)
+
+    def keep(state: AttackState) -> None:
+        nonlocal latest
+        latest = state
+        if run.state_is_due(state.step):
+            _save(run, state)
+
+    name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
+
+    def report(step: Step) -> None:
+        run.append_step(step._asdict())
+        note = f"loss {step.loss:.3f}, {step.correct:.1%} of pixels right"
+        on_progress(Progress(f"attack {name}", step.step, config.steps or 0, note))
+
+    try:
+        with memory_advice(config.micro_batch or config.batch_size or 1):
+            patch = train_patch(victims, images, config, resume=latest, on_step=report, on_state=keep)
+    except KeyboardInterrupt:
+        if latest:
+            _save(run, latest)
+        raise
+    steps = [Step(**row) for row in read_steps(out)]
+    write_json(out / "warnings.json", check_training(patch.name, steps, config))
+    save_patch(patch, out / PATCH_FILE)
+    run.finish()
+    return patch
+
+
+def training_warnings(directory: Path) -> list[str]:
+    """The warnings of a finished attack run."""
+    return list(read_json(directory / "warnings.json"))
+
+
+def attack_record(victims: Sequence[Victim], images: SplitImages, config: AttackConfig) -> dict[str, Any]:
+    """What config.json holds: the resolved config, the victims and the data."""
+    return {
+        "command": "attack",
+        "config": asdict(config),
+        "victims": [{"name": victim.name, **asdict(victim.provenance)} for victim in victims],
+        "data": data_record(images),
+    }
+
+
+def data_record(images: SplitImages) -> dict[str, Any]:
+    """Which images were used, and their fingerprint."""
+    return {
+        "spec": images.dataset.spec,
+        "split": images.split,
+        "images": len(images),
+        "fingerprint": images.dataset.fingerprint(images.split),
+    }
+
+
+def _save(run: Run, state: AttackState) -> None:
+    tensors: dict[str, Tensor] = {
+        "pixels": state.pixels,
+        "mean": state.adam.mean,
+        "square": state.adam.square,
+        "best_pixels": state.best_pixels,
+        "best_miou": torch.tensor(state.best_miou, dtype=torch.float64),
+    }
+    run.save_state(state.step, tensors, {"adam_steps": state.adam.steps})
+
+
+def _load(run: Run) -> AttackState | None:
+    loaded = run.load_state()
+    if loaded is None:
+        return None
+    tensors, facts = loaded
+    return AttackState(
+        step=facts["step"],
+        pixels=tensors["pixels"],
+        adam=AdamState(tensors["mean"], tensors["square"], facts["adam_steps"]),
+        best_pixels=tensors["best_pixels"],
+        best_miou=float(tensors["best_miou"]),
+    )

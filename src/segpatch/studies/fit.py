@@ -1,0 +1,156 @@
+"""One network, as a run: fitted to a data set, resumable, best weights by mIoU on held-out images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segpatch.data.classes import ClassSet
+from segpatch.data.images import SplitImages
+from segpatch.errors import BadInput
+from segpatch.models.checkpoints import read_checkpoint, write_network
+from segpatch.models.load import NETWORK_FILE, class_facts
+from segpatch.models.networks import NetworkSpec, network_spec
+from segpatch.models.victim import IMAGENET_MEAN, IMAGENET_STD, Provenance, Victim
+from segpatch.runs import Run, open_run
+from segpatch.studies.attack import data_record
+from segpatch.studies.progress import OnProgress, Progress, silent
+from segpatch.training import FitConfig, FitState, FitStep, fit_network
+
+
+def run_fit(
+    name: str,
+    train: SplitImages,
+    held_out: SplitImages,
+    config: FitConfig,
+    out: Path,
+    *,
+    init: Path | None = None,
+    device: str = "cpu",
+    half: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+) -> float:
+    """Fits a network into a run directory and returns its mIoU on held_out (a fraction).
+
+    Writes network.safetensors (half: kernels in half precision), which is a victim by itself, and steps.jsonl.
+    init: a network file to start from; its classifier is left out where the classes differ. Interrupted, the
+    state is saved and the interrupt passed on; `resume` goes on.
+    """
+    spec = network_spec(name)
+    classes = train.dataset.classes
+    record = {
+        "command": "fit",
+        "network": name,
+        "config": asdict(config),
+        "init": str(init) if init else None,
+        "half": half,
+        "data": data_record(train),
+        "held_out": data_record(held_out),
+    }
+    run = open_run(out, record, NETWORK_FILE, resume=resume, overwrite=overwrite)
+    if run.finished:
+        return float(read_checkpoint(out / NETWORK_FILE)[1]["clean_miou"])
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        module = spec.build(len(classes))
+    if init:
+        start_from(module, init, spec)
+    module.to(device)
+    latest = _load(run)
+
+    def keep(state: FitState) -> None:
+        nonlocal latest
+        latest = state
+        if run.state_is_due(state.step):
+            _save(run, state)
+
+    def report(step: FitStep) -> None:
+        run.append_step(step._asdict())
+        scored = f", mIoU {step.miou:.3f}" if step.miou == step.miou else ""
+        on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
+
+    try:
+        state = fit_network(
+            module,
+            lambda m: victim_for(m, name, spec, classes),
+            train,
+            held_out,
+            config,
+            resume=latest,
+            on_step=report,
+            on_state=keep,
+        )
+    except KeyboardInterrupt:
+        if latest:
+            _save(run, latest)
+        raise
+    module.load_state_dict(state.best)
+    facts = {
+        "network": name,
+        "classes": class_facts(classes),
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "trained_on": f"{train.dataset.kind} {train.split}",
+        "clean_miou": state.best_miou,
+        "clean_on": f"{held_out.dataset.kind} {held_out.split}",
+        "seed": config.seed,
+        "fit": record,
+    }
+    bare = spec.build(len(classes), auxiliary=False)
+    bare.load_state_dict({key: state.best[key] for key in bare.state_dict()})
+    write_network(out / NETWORK_FILE, bare, facts, half=half)
+    run.finish()
+    return state.best_miou
+
+
+def victim_for(module: nn.Module, name: str, spec: NetworkSpec, classes: ClassSet) -> Victim:
+    """The victim of a network built here, with the input format that all fits use."""
+    return Victim(
+        module,
+        name=name,
+        size_multiple=module.size_multiple,  # type: ignore[arg-type]
+        align_corners=module.output_align_corners,  # type: ignore[arg-type]
+        classes=classes,
+        provenance=Provenance(network=name, family=spec.family),
+    )
+
+
+def start_from(module: nn.Module, init: Path, spec: NetworkSpec) -> list[str]:
+    """Loads another fit's weights; the keys that keep their random start: heads that the file lacks or sizes
+    for other classes. Raises BadInput where the file is of another network."""
+    state, _ = read_checkpoint(init)
+    wanted = module.state_dict()
+    fitting = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
+    heads = (*spec.droppable, spec.classifier.removesuffix("weight"))
+    left = [k for k in wanted if k not in fitting and not k.endswith("num_batches_tracked")]
+    wrong = [k for k in left if not k.startswith(heads)]
+    if wrong:
+        raise BadInput(f"{init} does not fit this network: {len(wrong)} keys differ, the first is {wrong[0]}")
+    module.load_state_dict({**wanted, **fitting})
+    return left
+
+
+def _save(run: Run, state: FitState) -> None:
+    tensors: dict[str, Tensor] = {}
+    for part in ("weights", "average", "optimiser", "best"):
+        for key, value in getattr(state, part).items():
+            tensors[f"{part}/{key}"] = value.clone()
+    run.save_state(state.step, tensors, {"best_miou": state.best_miou})
+
+
+def _load(run: Run) -> FitState | None:
+    loaded = run.load_state()
+    if loaded is None:
+        return None
+    tensors, facts = loaded
+    parts: dict[str, dict[str, Any]] = {"weights": {}, "average": {}, "optimiser": {}, "best": {}}
+    for key, value in tensors.items():
+        part, _, name = key.partition("/")
+        parts[part][name] = value
+    return FitState(step=facts["step"], best_miou=facts["best_miou"], **parts)

@@ -1,0 +1,255 @@
+"""The main job as a run: a patch per network, preset and seed (or given ones), all against all, controls."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from segpatch.attack import AttackConfig, as_float, attack_preset
+from segpatch.checks import check_matrix, memory_advice
+from segpatch.data import Dataset, batches
+from segpatch.data.images import SplitImages, spaced, split_images
+from segpatch.errors import BadInput, unknown_name
+from segpatch.evaluate import Picture
+from segpatch.models.victim import Victim
+from segpatch.patch import Patch, as_uint8, grey_patch, natural_patch, random_patch, save_patch
+from segpatch.results import (
+    DatasetRecord,
+    TransferResult,
+    read_transfer,
+    safe_name,
+    transfer_result,
+    write_picture,
+    write_transfer,
+)
+from segpatch.runs import guarded, open_run
+from segpatch.studies.attack import PATCH_FILE, run_attack, training_warnings
+from segpatch.studies.progress import OnProgress, Progress, silent
+from segpatch.transfer import transfer_matrix
+
+VIDEO_BLOCKS = {"camvid": 10}
+"""Consecutive frames that are resampled together; images of other data sets count as independent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixPlan:
+    """What to train and how to measure.
+
+    presets, seeds: a patch for each victim, preset and seed, and for each ensemble (tuple of victim names);
+    given: ready patches to measure as well. overrides: fields of AttackConfig that replace the preset's.
+    measured, trained: how many images to use, evenly spaced, None for all; groups: only images of these
+    drives or cities are measured; pictures: scenes to keep index maps of; photographs: whether their images
+    are kept too.
+    """
+
+    presets: tuple[str, ...] = ("paper",)
+    seeds: tuple[int, ...] = (0,)
+    ensembles: tuple[tuple[str, ...], ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict)
+    train_split: str | None = None
+    split: str | None = None
+    trained: int | None = None
+    measured: int | None = None
+    groups: tuple[str, ...] = ()
+    place: str = "centre"
+    precision: str = "fp32"
+    batch_size: int = 4
+    margin: float = 0.01
+    pictures: int = 4
+    photographs: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PlannedPatch:
+    """A patch to train: on which victims, with which config, in which folder of the run."""
+
+    victims: tuple[Victim, ...]
+    config: AttackConfig
+
+    @property
+    def name(self) -> str:
+        names = "+".join(victim.name for victim in self.victims)
+        return f"{names}/{self.config.preset}/s{self.config.seed}"
+
+    @property
+    def folder(self) -> str:
+        return f"cells/{safe_name(self.name)}"
+
+
+def run_matrix(
+    victims: Sequence[Victim],
+    dataset: Dataset,
+    plan: MatrixPlan,
+    out: Path,
+    *,
+    given: Sequence[Patch] = (),
+    command: str = "",
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+) -> TransferResult:
+    """Trains what the plan names, measures all patches and controls on all victims, writes the run.
+
+    The victims must speak the data set's classes (Victim.for_classes). With `resume`, finished patches are
+    read, not trained again.
+    """
+    todo = planned_patches(victims, plan) if not given or plan.presets else []
+    images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
+    split = plan.split or dataset.eval_split
+    measured = measured_indices(dataset, split, plan)
+    record = {
+        "command": "transfer",
+        "argv": command,
+        "plan": {key: value for key, value in vars(plan).items() if key != "overrides"},
+        "overrides": plan.overrides,
+        "data": {"spec": dataset.spec, "split": split, "fingerprint": dataset.fingerprint(split)},
+        "victims": [{"name": v.name, **vars(v.provenance)} for v in victims],
+        "given": [patch.facts() for patch in given],
+    }
+    run = open_run(out, record, "transfer.json", resume=resume, overwrite=overwrite)
+    if run.finished:
+        return read_transfer(out)
+    patches, files, warnings = list(given), {}, []
+    for patch in given:
+        files[patch.name] = f"given/{safe_name(patch.name)}.safetensors"
+    for item in todo:
+        patches.append(
+            run_attack(
+                item.victims,
+                images,
+                item.config,
+                out / item.folder,
+                resume=(out / item.folder).exists(),
+                on_progress=on_progress,
+            )
+        )
+        files[item.name] = f"{item.folder}/{PATCH_FILE}"
+        warnings += training_warnings(out / item.folder)
+    controls = control_patches(patches, images, plan.seed)
+    files |= {patch.name: f"controls/{safe_name(patch.name)}.safetensors" for patch in controls}
+    with guarded(out):
+        for patch in (*controls, *given):
+            (out / files[patch.name]).parent.mkdir(exist_ok=True)
+            save_patch(patch, out / files[patch.name])
+        shutil.rmtree(out / "scenes", ignore_errors=True)
+    names = dataset.names(split)
+    groups = [dataset.groups(split)[index] for index in measured]
+    shown = (
+        frozenset(names[measured[i]] for i in spaced(len(measured), plan.pictures))
+        if plan.pictures
+        else frozenset()
+    )
+    block = VIDEO_BLOCKS.get(dataset.kind, 1)
+
+    def show(done: int) -> None:
+        note = f"{len(patches) + len(controls)} patches on {len(victims)} networks"
+        on_progress(Progress("measure", done, len(measured), note))
+
+    def keep(picture: Picture) -> None:
+        write_picture(out, picture)
+
+    with memory_advice(plan.batch_size):
+        matrix = transfer_matrix(
+            victims,
+            batches(dataset, split, batch_size=plan.batch_size, indices=measured, workers=1),
+            [*controls, *patches],
+            groups=groups,
+            block=block,
+            margin=plan.margin,
+            place=plan.place,
+            seed=plan.seed,
+            precision=plan.precision,
+            on_image=show,
+            on_picture=keep,
+            pictures=shown,
+        )
+    if plan.photographs:
+        _keep_photographs(dataset, split, shown, out)
+    height, width = dataset.size(split)
+    about = DatasetRecord(
+        kind=dataset.kind,
+        split=split,
+        images=len(measured),
+        height=height,
+        width=width,
+        fingerprint=dataset.fingerprint(split),
+        class_map=next((v.class_map.name for v in victims if v.class_map), None),
+        names=[names[index] for index in measured],
+        groups=groups,
+        block=block,
+    )
+    warnings += check_matrix(matrix, victims, f"{dataset.kind} {split}")
+    result = transfer_result(
+        matrix,
+        victims,
+        about,
+        command=command,
+        precision=plan.precision,
+        warnings=warnings,
+        files=files,
+    )
+    write_transfer(out, result, matrix)
+    run.finish()
+    return result
+
+
+def planned_patches(victims: Sequence[Victim], plan: MatrixPlan) -> list[PlannedPatch]:
+    """Every patch that the plan asks to train, in order; BadInput for an unknown victim of an ensemble."""
+    by_name = {victim.name: victim for victim in victims}
+    trainers = [(victim,) for victim in victims]
+    for ensemble in plan.ensembles:
+        for name in ensemble:
+            if name not in by_name:
+                raise unknown_name("victim in --ensemble", name, by_name)
+        trainers.append(tuple(by_name[name] for name in ensemble))  # type: ignore[arg-type]
+    out = []
+    for preset in plan.presets:
+        for trainer in trainers:
+            for seed in plan.seeds:
+                config = replace(attack_preset(preset), seed=seed, **plan.overrides)
+                out.append(PlannedPatch(tuple(trainer), config))
+    return out
+
+
+def control_patches(patches: Sequence[Patch], images: SplitImages, seed: int) -> list[Patch]:
+    """A grey, a natural and, per pixel range, a random patch, of the patches' one size.
+
+    Raises BadInput where the patches differ in size: such patches are measured in runs of their own.
+    """
+    sizes = {patch.size for patch in patches}
+    if len(sizes) != 1:
+        listed = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)) or "none"
+        raise BadInput(f"the patches of one matrix must have one size; got {listed}")
+    (size,) = sizes
+    scene = as_float(images[seed % len(images)][0])
+    ranges = dict.fromkeys(patch.range for patch in patches)
+    return [
+        grey_patch(size),
+        *(random_patch(size, within, seed) for within in ranges),
+        natural_patch(size, scene, seed),
+    ]
+
+
+def measured_indices(dataset: Dataset, split: str, plan: MatrixPlan) -> list[int]:
+    """Positions of the measured images in the split, in order."""
+    groups = dataset.groups(split)
+    for group in plan.groups:
+        if group not in groups:
+            raise unknown_name("group", group, set(groups))
+    chosen = [i for i, group in enumerate(groups) if not plan.groups or group in plan.groups]
+    return [chosen[i] for i in spaced(len(chosen), plan.measured)]
+
+
+def _keep_photographs(dataset: Dataset, split: str, names: frozenset[str], out: Path) -> None:
+    for index, name in enumerate(dataset.names(split)):
+        if name in names:
+            image = SplitImages(dataset, split, [index])[0][0]
+            path = out / "scenes" / safe_name(name) / "image.png"
+            with guarded(path):
+                Image.fromarray(as_uint8(as_float(image))).save(path)

@@ -1,0 +1,291 @@
+"""Fitting a network to a data set: the recipe, one loop, best weights by mIoU on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segpatch.data.dataset import order
+from segpatch.eot import generator_at
+from segpatch.errors import BadInput
+from segpatch.metrics import confusion_matrix, miou
+from segpatch.models.victim import Victim
+from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels, draw_scene
+from segpatch.types import IGNORE, LabelledImages
+
+CRITERIA = ("balanced", "ohem")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """The recipe. Crops are height x width pixels; jitter is the largest change of light and colour."""
+
+    steps: int = 2000
+    batch_size: int = 8
+    crop: tuple[int, int] = (256, 256)
+    scales: tuple[float, float] = (0.5, 2.0)
+    flip: float = 0.5
+    jitter: float = 0.3
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: int = 100
+    criterion: str = "balanced"
+    averaging: float = 0.995
+    """Decay per step of the moving average of the weights, which is what is kept."""
+    precision: str = "bf16"
+    seed: int = 0
+    validate_every: int = 250
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.validate_every < 1:
+            raise BadInput("steps, batch_size and validate_every must be at least 1")
+        if self.criterion not in CRITERIA:
+            raise BadInput(f"criterion must be one of {', '.join(CRITERIA)}; got {self.criterion!r}")
+        if self.precision not in ("fp32", "bf16"):
+            raise BadInput(f"precision must be fp32 or bf16, got {self.precision!r}")
+
+
+class FitStep(NamedTuple):
+    """What one step did. miou is NaN unless the step ended with a validation."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    miou: float
+
+
+@dataclass
+class FitState:
+    """All that a fit needs to go on: weights, their average, the optimiser, and the best average so far."""
+
+    step: int
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+    best: dict[str, Tensor]
+    best_miou: float
+
+
+def fit_network(
+    module: nn.Module,
+    victim_of: Callable[[nn.Module], Victim],
+    train: LabelledImages,
+    held_out: LabelledImages,
+    config: FitConfig,
+    *,
+    resume: FitState | None = None,
+    on_step: Callable[[FitStep], None] | None = None,
+    on_state: Callable[[FitState], None] | None = None,
+) -> FitState:
+    """The state after the last step; `best` holds the weights with the highest mIoU on `held_out`.
+
+    module: built with its auxiliary heads; victim_of wraps it with its input format. on_step is called after
+    each step. on_state is called after each step with the state, which shares memory with the running fit:
+    copy or write it before returning.
+    """
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = next(module.parameters()).device
+    victim = victim_of(module)
+    module.requires_grad_(True)
+    optimiser = torch.optim.AdamW(_groups(module, config), lr=config.learning_rate)
+    state = resume or FitState(0, {}, _copy(module.state_dict()), {}, {}, -1.0)
+    if resume:
+        module.load_state_dict(resume.weights)
+        _load_optimiser(optimiser, resume.optimiser)
+    criterion = _criterion(config, train, len(victim.classes.names), device)
+    for step, (images, labels) in _prefetch(train, config, state.step):
+        rate = _rate(config, step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss = _train_step(
+            module, victim, images.to(device), labels.to(device), criterion, optimiser, config, step
+        )
+        _average(state.average, module.state_dict(), min(config.averaging, (1 + step) / (10 + step)))
+        state.step = step + 1
+        score = float("nan")
+        if state.step % config.validate_every == 0 or state.step == config.steps:
+            score = _validate(module, victim, state.average, held_out)
+            if score > state.best_miou:
+                state.best_miou, state.best = score, _copy(state.average)
+        state.weights = module.state_dict()
+        if on_state:
+            state.optimiser = _optimiser_tensors(optimiser)
+            on_state(state)
+        if on_step:
+            on_step(FitStep(state.step, loss, rate, score))
+    return state
+
+
+def measure_miou(victim: Victim, images: LabelledImages) -> float:
+    """Clean mIoU of a victim over labelled images, one at a time, from one confusion matrix."""
+    classes = len(victim.label_classes.names)
+    total = torch.zeros(classes, classes, dtype=torch.int64)
+    with torch.inference_mode():
+        for index in range(len(images)):
+            image, labels = images[index]
+            predictions = victim(_unit(image)[None]).argmax(1).cpu()
+            total += confusion_matrix(predictions, labels[None].long(), classes)[0]
+    return float(miou(total))
+
+
+def class_weights(images: LabelledImages, classes: int, sample: int = 200) -> Tensor:
+    """Weights (K,) that lift rare classes: 1 / ln(1.1 + share of pixels), mean 1 over the pixels.
+
+    Counted on `sample` evenly spaced images. Source: ENet, arXiv:1606.02147, section 5.1 (with c = 1.1).
+    """
+    counts = torch.zeros(classes, dtype=torch.float64)
+    for index in np.linspace(0, len(images) - 1, min(sample, len(images))).astype(int):
+        labels = images[int(index)][1]
+        counts += torch.bincount(labels[labels != IGNORE].long().flatten(), minlength=classes)[:classes]
+    share = counts / counts.sum().clamp(min=1)
+    weights = 1 / torch.log(1.1 + share)
+    return (weights / (weights * share).sum()).float()
+
+
+def ohem(loss: Tensor, counted: Tensor, share: float = 0.25) -> Tensor:
+    """Mean of the hardest `share` of the counted pixels' losses, a scalar.
+
+    loss, counted (B, H, W). Source: online hard example mining, Shrivastava et al., arXiv:1604.03540.
+    """
+    kept = loss[counted]
+    if not len(kept):
+        return loss.sum() * 0
+    return kept.topk(max(1, int(len(kept) * share))).values.mean()
+
+
+def _criterion(
+    config: FitConfig, train: LabelledImages, classes: int, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor]:
+    if config.criterion == "ohem":
+
+        def hard(logits: Tensor, labels: Tensor) -> Tensor:
+            loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
+            return ohem(loss, labels != IGNORE)
+
+        return hard
+    weights = class_weights(train, classes).to(device)
+
+    def balanced(logits: Tensor, labels: Tensor) -> Tensor:
+        if not bool((labels != IGNORE).any()):
+            return logits.sum() * 0
+        return F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE)
+
+    return balanced
+
+
+def _train_step(
+    module: nn.Module,
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    optimiser: torch.optim.Optimizer,
+    config: FitConfig,
+    step: int,
+) -> float:
+    module.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator_at(config.seed, step).integers(2**62)))  # dropout, drop path
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            outputs = module.all_outputs(victim.normalise(images).contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+        loss = module.training_loss({k: v.float() for k, v in outputs.items()}, labels, criterion)  # type: ignore[operator]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+    optimiser.step()
+    return float(loss.detach())
+
+
+def _validate(module: nn.Module, victim: Victim, average: dict[str, Tensor], held_out: LabelledImages) -> float:
+    """mIoU of the averaged weights; the running weights are put back."""
+    running = _copy(module.state_dict())
+    module.load_state_dict(average)
+    module.eval()
+    score = measure_miou(victim, held_out)
+    module.load_state_dict(running)
+    return score
+
+
+def _prefetch(train: LabelledImages, config: FitConfig, first: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """Step numbers with their batches, the next batch made while the network works."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(fit_batch, train, config, first)
+        for step in range(first, config.steps):
+            batch = coming.result()
+            coming = pool.submit(fit_batch, train, config, min(step + 1, config.steps - 1))
+            yield step, batch
+
+
+def fit_batch(train: LabelledImages, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
+    """The crops (B, 3, h, w) float and labels (B, h, w) int64 of a step; a function of (seed, step) alone."""
+    eot = SceneEOT(scales=config.scales, crop=config.crop, flip=config.flip)
+    images, labels = [], []
+    for sample in range(config.batch_size):
+        position = step * config.batch_size + sample
+        epoch, place = divmod(position, len(train))
+        image, truth = train[order(config.seed, epoch, len(train))[place]]
+        generator = generator_at(config.seed, step, sample)
+        scene = draw_scene(eot, truth.shape[0], truth.shape[1], generator)
+        images.append(_jitter(apply_scene(_unit(image), scene), config.jitter, generator))
+        labels.append(apply_scene_to_labels(truth, scene).long())
+    return torch.stack(images), torch.stack(labels)
+
+
+def _jitter(image: Tensor, amount: float, generator: np.random.Generator) -> Tensor:
+    """The image with drawn brightness, contrast, saturation and colour balance, clamped to [0, 1]."""
+    if amount == 0:
+        return image
+    brightness, contrast, saturation = (float(v) for v in generator.uniform(1 - amount, 1 + amount, 3))
+    tint = torch.from_numpy(generator.uniform(1 - amount / 4, 1 + amount / 4, (3, 1, 1))).to(image)
+    grey = image.mean(0, keepdim=True)
+    image = torch.lerp(grey, image, saturation)
+    return ((image - 0.5) * contrast + 0.5).mul(brightness * tint).clamp(0, 1)
+
+
+def _unit(image: Tensor) -> Tensor:
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _rate(config: FitConfig, step: int) -> float:
+    """Linear warm-up, then polynomial decay to 0 with power 0.9."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    return float(config.learning_rate * warm * (1 - step / config.steps) ** 0.9)
+
+
+def _groups(module: nn.Module, config: FitConfig) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; scales, shifts and biases do not."""
+    decays = [p for p in module.parameters() if p.ndim >= 2]
+    others = [p for p in module.parameters() if p.ndim < 2]
+    return [{"params": decays, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _copy(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+def _average(average: dict[str, Tensor], weights: dict[str, Any], decay: float) -> None:
+    for key, value in weights.items():
+        if value.is_floating_point():
+            average[key].lerp_(value.detach(), 1 - decay)
+        else:
+            average[key].copy_(value)
+
+
+def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    entries = optimiser.state_dict()["state"]
+    return {f"{index}.{key}": value for index, entry in entries.items() for key, value in entry.items()}
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

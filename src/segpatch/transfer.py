@@ -1,0 +1,206 @@
+"""The transfer matrix: every patch on every network, beside its controls, with intervals and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from segpatch.eot import generator_at
+from segpatch.errors import BadInput
+from segpatch.evaluate import Picture, Scores, evaluate_all
+from segpatch.models.victim import Victim
+from segpatch.patch import Patch
+from segpatch.statistics import (
+    REPLICATES,
+    Verdict,
+    block_ids,
+    holm,
+    interval,
+    p_value,
+    resample_counts,
+    resampled_miou,
+    verdict,
+)
+from segpatch.types import Batch
+
+_BOOTSTRAP = 1 << 43  # the address of the resamples
+
+
+@dataclass(frozen=True)
+class OverRandom:
+    """How much more a patch costs than the random control of its size and range: drop, interval, verdict."""
+
+    drop: float
+    ci95: tuple[float, float]
+    p_holm: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One patch on one network. patch is "none" for the clean row; over_random is None for controls."""
+
+    patch: str
+    victim: str
+    white_box: bool
+    scores: Scores
+    ci95: tuple[float, float]
+    over_random: OverRandom | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """A patch trained with several seeds, on one network: mean drop, interval over seeds and images."""
+
+    patch_group: str
+    victim: str
+    seeds: tuple[int, ...]
+    miou_drop: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TransferMatrix:
+    """Everything measured: cells in row order (patch by patch), groups of seeds, and how they were judged."""
+
+    victims: tuple[str, ...]
+    classes: tuple[str, ...]
+    patches: tuple[Patch, ...]
+    cells: tuple[Cell, ...]
+    groups: tuple[Group, ...]
+    place: str
+    block: int
+    margin: float
+
+    def cell(self, patch: str, victim: str) -> Cell:
+        """The cell of a patch and a victim, by name."""
+        for cell in self.cells:
+            if (cell.patch, cell.victim) == (patch, victim):
+                return cell
+        raise BadInput(f"no cell {patch!r} on {victim!r} in this matrix")
+
+
+def transfer_matrix(
+    victims: Sequence[Victim],
+    batches: Iterable[Batch],
+    patches: Sequence[Patch],
+    *,
+    groups: Sequence[str] | None = None,
+    block: int = 1,
+    margin: float = 0.01,
+    place: str = "centre",
+    seed: int = 0,
+    precision: str = "fp32",
+    on_image: Callable[[int], None] | None = None,
+    on_picture: Callable[[Picture], None] | None = None,
+    pictures: frozenset[str] = frozenset(),
+) -> TransferMatrix:
+    """The matrix of all patches (trained ones and controls) on all victims, a clean row first.
+
+    groups: per image its drive or city, block: images that are resampled together (consecutive video frames);
+    margin: of the verdicts, in mIoU. Names of patches and of victims must differ. For the rest see
+    `evaluate_all`.
+    """
+    _must_differ("victims", [victim.name for victim in victims])
+    _must_differ("patches", ["none", *(patch.name for patch in patches)])
+    grid = evaluate_all(
+        victims,
+        batches,
+        [None, *patches],
+        place=place,
+        seed=seed,
+        precision=precision,
+        on_image=on_image,
+        on_picture=on_picture,
+        pictures=pictures,
+    )
+    images = len(grid[0][0].names)
+    blocks = block_ids(groups if groups is not None else [""] * images, block)
+    counts = resample_counts(blocks, REPLICATES, generator_at(seed, _BOOTSTRAP))
+    cells, drops = [], {}
+    for row, patch in zip(grid, [None, *patches], strict=True):
+        for victim, scores in zip(victims, row, strict=True):
+            name = patch.name if patch else "none"
+            drop = _resampled_drop(scores, counts)
+            drops[name, victim.name] = drop
+            white_box = patch is not None and victim.name in patch.trained_on
+            cells.append(Cell(name, victim.name, white_box, scores, interval(drop)))
+    return TransferMatrix(
+        victims=tuple(victim.name for victim in victims),
+        classes=victims[0].label_classes.names,
+        patches=tuple(patches),
+        cells=_judged(cells, drops, patches, margin),
+        groups=_grouped(cells, drops, patches, seed),
+        place=place,
+        block=block,
+        margin=margin,
+    )
+
+
+def _resampled_drop(scores: Scores, counts: Tensor) -> Tensor:
+    return resampled_miou(scores.clean_outside, counts) - resampled_miou(scores.patched, counts)
+
+
+def _judged(
+    cells: list[Cell], drops: dict[tuple[str, str], Tensor], patches: Sequence[Patch], margin: float
+) -> tuple[Cell, ...]:
+    """The cells with every patch that has a random control held against it.
+
+    Holm's correction runs over the trained patches' transfers: the cells off the diagonal.
+    """
+    by_name = {patch.name: patch for patch in patches}
+    scored = {(cell.patch, cell.victim): cell.scores for cell in cells}
+    found: dict[tuple[str, str], OverRandom] = {}
+    for cell in cells:
+        control = _random_control(by_name.get(cell.patch), patches)
+        if control is None:
+            continue
+        excess = drops[cell.patch, cell.victim] - drops[control.name, cell.victim]
+        drop = cell.scores.miou_drop - scored[control.name, cell.victim].miou_drop
+        low, high = interval(excess)
+        found[cell.patch, cell.victim] = OverRandom(drop, (low, high), p_value(excess), verdict(low, high, margin))
+    transfers = [
+        (cell.patch, cell.victim)
+        for cell in cells
+        if (cell.patch, cell.victim) in found and by_name[cell.patch].kind == "trained" and not cell.white_box
+    ]
+    for key, adjusted in zip(transfers, holm([found[key].p_holm for key in transfers]), strict=True):
+        found[key] = replace(found[key], p_holm=adjusted)
+    return tuple(replace(cell, over_random=found.get((cell.patch, cell.victim))) for cell in cells)
+
+
+def _random_control(patch: Patch | None, patches: Sequence[Patch]) -> Patch | None:
+    if patch is None or patch.kind == "random":
+        return None
+    same = (p for p in patches if p.kind == "random" and p.size == patch.size and p.range == patch.range)
+    return next(same, None)
+
+
+def _grouped(
+    cells: list[Cell], drops: dict[tuple[str, str], Tensor], patches: Sequence[Patch], seed: int
+) -> tuple[Group, ...]:
+    """Means over the seeds of one training; the seeds are resampled as a second level."""
+    trained: dict[str, list[Patch]] = {}
+    for patch in patches:
+        if patch.kind == "trained" and patch.seed is not None:
+            trained.setdefault(patch.name.rpartition("/s")[0] or patch.name, []).append(patch)
+    measured = {(cell.patch, cell.victim): cell.scores.miou_drop for cell in cells}
+    generator = generator_at(seed, _BOOTSTRAP, 1)
+    out = []
+    for group, members in trained.items():
+        pick = torch.from_numpy(generator.integers(len(members), size=(REPLICATES, len(members))))
+        for victim in dict.fromkeys(cell.victim for cell in cells):
+            values = torch.stack([drops[patch.name, victim] for patch in members], dim=1)
+            mean = sum(measured[patch.name, victim] for patch in members) / len(members)
+            seeds = tuple(patch.seed for patch in members if patch.seed is not None)
+            out.append(Group(group, victim, seeds, mean, interval(values.gather(1, pick).mean(1))))
+    return tuple(out)
+
+
+def _must_differ(what: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"{what} must have different names; {', '.join(twice)} occurs more than once")

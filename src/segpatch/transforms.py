@@ -1,0 +1,107 @@
+"""The scene's part of EOT: an image rescaled, cropped and flipped, its labels with it.
+
+Chance is in `draw_scene`; applying a scene is exact, so any sample can be replayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segpatch.errors import BadInput
+from segpatch.types import IGNORE
+
+
+@dataclass(frozen=True)
+class SceneEOT:
+    """The distribution that scenes are drawn from.
+
+    scales: a (low, high) pair to draw uniformly from, or a longer tuple of values to choose among; crop:
+    height and width of the result in pixels, or None to keep the size of the image (no scaling either);
+    flip: the chance of mirroring left and right.
+    """
+
+    scales: tuple[float, ...] = (0.5, 2.0)
+    crop: tuple[int, int] | None = None
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.scales) < 2 or min(self.scales) <= 0 or self.scales[0] > self.scales[-1]:
+            raise BadInput(f"scales must be (low, high) or a list of values, all above 0; got {self.scales}")
+        if not 0 <= self.flip <= 1:
+            raise BadInput(f"flip is a chance in [0, 1], got {self.flip}")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One drawn transformation: resize to scaled (height, width), crop at (top, left) to size, maybe flip."""
+
+    scaled: tuple[int, int]
+    top: int
+    left: int
+    size: tuple[int, int]
+    flip: bool
+
+
+def draw_scene(eot: SceneEOT, height: int, width: int, generator: np.random.Generator) -> Scene:
+    """A scene for an image of height x width pixels.
+
+    The crop lies anywhere inside the scaled image; where the scaled image is smaller than the crop it stays
+    at the top left and the rest is padding. Source: arXiv:2502.16012, section III-A and its released loader.
+    """
+    flip = bool(generator.random() < eot.flip)
+    if eot.crop is None:
+        return Scene((height, width), 0, 0, (height, width), flip)
+    if len(eot.scales) == 2:
+        scale = float(generator.uniform(*eot.scales))
+    else:
+        scale = float(eot.scales[generator.integers(len(eot.scales))])
+    scaled = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+    top = int(generator.integers(max(0, scaled[0] - eot.crop[0]) + 1))
+    left = int(generator.integers(max(0, scaled[1] - eot.crop[1]) + 1))
+    return Scene(scaled, top, left, eot.crop, flip)
+
+
+def apply_scene(image: Tensor, scene: Scene) -> Tensor:
+    """The transformed image (3, h, w) float, of an image (3, H, W) in [0, 1]; padding is black (0).
+
+    Bilinear without smoothing, pixel centres at half integers, as OpenCV and torch (align_corners=False).
+    """
+    top, bottom, along_rows, inside_rows = _bilinear(image.shape[1], scene.scaled[0], scene.top, scene.size[0])
+    left, right, along_columns, inside_columns = _bilinear(
+        image.shape[2], scene.scaled[1], scene.left, scene.size[1]
+    )
+    rows = torch.lerp(image[:, top], image[:, bottom], along_rows.to(image.dtype).view(1, -1, 1))
+    out = torch.lerp(rows[:, :, left], rows[:, :, right], along_columns.to(image.dtype))
+    out = torch.where(inside_rows.view(-1, 1) & inside_columns, out, 0.0)
+    return out.flip(-1) if scene.flip else out
+
+
+def apply_scene_to_labels(labels: Tensor, scene: Scene) -> Tensor:
+    """The transformed labels (h, w), of labels (H, W): nearest pixel; padding is IGNORE."""
+    rows, inside_rows = _nearest(labels.shape[0], scene.scaled[0], scene.top, scene.size[0])
+    columns, inside_columns = _nearest(labels.shape[1], scene.scaled[1], scene.left, scene.size[1])
+    out = labels[rows][:, columns]
+    out = torch.where(inside_rows.view(-1, 1) & inside_columns, out, IGNORE)
+    return out.flip(-1) if scene.flip else out
+
+
+def _positions(length: int, scaled: int, start: int, size: int) -> tuple[Tensor, Tensor]:
+    """Where the crop's pixels lie in the image (size,) float64, and which of them lie inside it."""
+    target = torch.arange(start, start + size, dtype=torch.float64)
+    return (target + 0.5) * (length / scaled) - 0.5, target < scaled
+
+
+def _bilinear(length: int, scaled: int, start: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    position, inside = _positions(length, scaled, start, size)
+    position = position.clamp(0, length - 1)
+    low = position.floor().long()
+    return low, (low + 1).clamp(max=length - 1), position - low, inside
+
+
+def _nearest(length: int, scaled: int, start: int, size: int) -> tuple[Tensor, Tensor]:
+    position, inside = _positions(length, scaled, start, size)
+    return (position + 0.5).floor().clamp(0, length - 1).long(), inside
