@@ -25,7 +25,11 @@ CRITERIA = ("balanced", "ohem")
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """The recipe. Crops are height x width pixels; jitter is the largest change of light and colour."""
+    """The recipe. Crops are height x width pixels; jitter is the largest change of light and colour.
+
+    label_stride: the loss looks at every n-th pixel of every n-th row; 2 makes the tail after the network, which
+    costs as much as the network on a CPU, four times cheaper.
+    """
 
     steps: int = 2000
     batch_size: int = 8
@@ -33,6 +37,7 @@ class FitConfig:
     scales: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
     jitter: float = 0.3
+    label_stride: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     warmup: int = 100
@@ -224,7 +229,7 @@ def _prefetch(train: LabelledImages, config: FitConfig, first: int) -> Iterator[
 
 
 def fit_batch(train: LabelledImages, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
-    """The crops (B, 3, h, w) float and labels (B, h, w) int64 of a step; a function of (seed, step) alone."""
+    """The crops (B, 3, h, w) float and labels (B, h / stride, w / stride) int64 of a step; a function of (seed, step) alone."""
     eot = SceneEOT(scales=config.scales, crop=config.crop, flip=config.flip)
     images, labels = [], []
     for sample in range(config.batch_size):
@@ -234,7 +239,8 @@ def fit_batch(train: LabelledImages, config: FitConfig, step: int) -> tuple[Tens
         generator = generator_at(config.seed, step, sample)
         scene = draw_scene(eot, truth.shape[0], truth.shape[1], generator)
         images.append(_jitter(apply_scene(_unit(image), scene), config.jitter, generator))
-        labels.append(apply_scene_to_labels(truth, scene).long())
+        near = slice(config.label_stride // 2, None, config.label_stride)
+        labels.append(apply_scene_to_labels(truth, scene)[near, near].long())
     return torch.stack(images), torch.stack(labels)
 
 
