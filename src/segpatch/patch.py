@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -106,6 +107,8 @@ def load_patch(path: Path | str) -> Patch:
         raise Missing(f"no patch at {path}; give a patch.safetensors or the run directory that holds one")
     try:
         with safe_open(path, framework="pt") as file:
+            if list(file.keys()) != ["pixels"]:
+                raise BadInput(f"{path} holds no patch but other tensors; give a patch.safetensors")
             pixels = file.get_tensor("pixels")
             about = json.loads((file.metadata() or {}).get("segpatch", "{}"))
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
@@ -124,6 +127,15 @@ def load_patch(path: Path | str) -> Patch:
         range=(tuple(low), tuple(high)),
         origin=about.get("origin", {}),
     )
+
+
+def find_patches(directory: Path) -> list[tuple[Path, Patch]]:
+    """All patch files below a folder with their patches, by path; files of another kind are passed over."""
+    found = []
+    for path in sorted(directory.rglob("*.safetensors")):
+        with contextlib.suppress(BadInput):
+            found.append((path, load_patch(path)))
+    return found
 
 
 def as_uint8(pixels: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

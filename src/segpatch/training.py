@@ -199,8 +199,10 @@ def _train_step(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator_at(config.seed, step).integers(2**62)))  # dropout, drop path
         with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            outputs = module.all_outputs(victim.normalise(images).contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
-        loss = module.training_loss({k: v.float() for k, v in outputs.items()}, labels, criterion)  # type: ignore[operator]
+            x = victim.normalise(images).contiguous(memory_format=torch.channels_last)
+            outputs = module.all_outputs(x)  # type: ignore[operator]
+        outputs = {name: output.float() for name, output in outputs.items()}
+        loss = module.training_loss(outputs, labels, criterion)  # type: ignore[operator]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
     nn.utils.clip_grad_norm_(module.parameters(), 5.0)
@@ -229,7 +231,7 @@ def _prefetch(train: LabelledImages, config: FitConfig, first: int) -> Iterator[
 
 
 def fit_batch(train: LabelledImages, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
-    """The crops (B, 3, h, w) float and labels (B, h / stride, w / stride) int64 of a step; a function of (seed, step) alone."""
+    """The crops (B, 3, h, w) and labels (B, h / stride, w / stride) of a step: a function of (seed, step) alone."""
     eot = SceneEOT(scales=config.scales, crop=config.crop, flip=config.flip)
     images, labels = [], []
     for sample in range(config.batch_size):

@@ -71,6 +71,27 @@ def shipped() -> tuple[str, ...]:
     return tuple(name for name in MODELS if _shipped_file(name).is_file())
 
 
+def model_facts() -> list[dict[str, Any]]:
+    """What `segpatch models --json` lists: name, family, size, and whether weights are shipped."""
+    out = []
+    for name, spec in MODELS.items():
+        with torch.device("meta"):
+            module = spec.build(len(CITYSCAPES), auxiliary=False)
+        facts = shipped_facts(name) if name in shipped() else {}
+        out.append(
+            {
+                "name": name,
+                "shipped": bool(facts),
+                "family": spec.family,
+                "classes": len(CITYSCAPES),
+                "parameters": sum(parameter.numel() for parameter in module.parameters()),
+                "checkpoints": ["segpatch streets"] if facts else [],
+                "clean_miou": facts.get("clean_miou"),
+            }
+        )
+    return out
+
+
 def shipped_facts(name: str) -> dict[str, Any]:
     """What is recorded with a shipped network: command, data, seed, clean mIoU."""
     with as_file(_shipped_file(name)) as path:

@@ -18,6 +18,7 @@ from segpatch.errors import BadInput, unknown_name
 from segpatch.evaluate import Picture
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, as_uint8, grey_patch, natural_patch, random_patch, save_patch
+from segpatch.report import write_report
 from segpatch.results import (
     DatasetRecord,
     TransferResult,
@@ -94,7 +95,7 @@ def run_matrix(
     overwrite: bool = False,
     on_progress: OnProgress = silent,
 ) -> TransferResult:
-    """Trains what the plan names, measures all patches and controls on all victims, writes the run.
+    """Trains what the plan names, measures all patches and controls on all victims, writes the run and its page.
 
     The victims must speak the data set's classes (Victim.for_classes). With `resume`, finished patches are
     read, not trained again.
@@ -195,6 +196,7 @@ def run_matrix(
         files=files,
     )
     write_transfer(out, result, matrix)
+    write_report(out, out / "report")
     run.finish()
     return result
 

@@ -1,0 +1,49 @@
+"""The `segpatch` command: each subcommand parses, calls one library function and prints.
+
+Results go to stdout, progress to stderr. Exit codes: 0 done, 1 something the user can mend (one line), 2 usage,
+130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from segpatch.cli import measure, things, train
+from segpatch.errors import SegpatchError
+
+app = typer.Typer(
+    name="segpatch",
+    help="How far do adversarial patches break real-time semantic segmentation, and do they travel?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(measure.demo)
+app.add_typer(things.models_app, name="models")
+app.add_typer(things.data_app, name="data")
+app.command("fit")(train.fit)
+app.command("attack")(train.attack)
+app.command("evaluate")(measure.evaluate)
+app.command("transfer")(measure.transfer)
+app.command("report")(measure.report)
+app.add_typer(things.patch_app, name="patch")
+app.command("show")(things.show)
+
+
+def main() -> None:
+    """Runs the command line; SegpatchError becomes one line on stderr and exit code 1."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except SegpatchError as error:
+        print(f"segpatch: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        print("\nsegpatch: stopped; the same command with --resume goes on", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()  # a usage error of the parser
+        sys.exit(error.exit_code)

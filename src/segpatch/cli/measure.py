@@ -1,0 +1,192 @@
+"""`segpatch evaluate`, `transfer`, `report` and `demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segpatch.cli import options
+from segpatch.cli.progress import ProgressPrinter
+
+if TYPE_CHECKING:
+    from segpatch.results import TransferResult
+
+
+def evaluate(
+    patch: Annotated[Path, typer.Option(help="patch.safetensors, or the attack run that holds it.")],
+    victim: options.OneVictim,
+    data: options.Data,
+    out: options.Out,
+    split: options.Split = None,
+    images: options.Images = None,
+    place: options.MeasuredPlace = "centre",
+    class_map: options.MapFile = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "fp32",
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure one patch on one network, beside its controls."""
+    from segpatch.cli.loading import open_victims_and_data
+    from segpatch.patch import load_patch
+    from segpatch.studies.matrix import MatrixPlan, run_matrix
+
+    victims, dataset = open_victims_and_data([victim], data, class_map, device)
+    plan = MatrixPlan(
+        presets=(),
+        split=split,
+        measured=images,
+        place=place,
+        seed=seed,
+        precision=precision,
+    )
+    result = run_matrix(
+        victims,
+        dataset,
+        plan,
+        out,
+        given=[load_patch(patch)],
+        command=_command(),
+        resume=resume,
+        overwrite=overwrite,
+        on_progress=ProgressPrinter(quiet),
+    )
+    _print(result, out, as_json)
+
+
+def transfer(
+    victim: options.Victims,
+    data: options.Data,
+    out: options.Out,
+    preset: options.Presets = [],  # noqa: B006
+    seeds: options.Seeds = "0",
+    ensemble: Annotated[list[str], typer.Option(help="Victims of one shared patch: A,B; repeatable.")] = [],  # noqa: B006
+    patch: Annotated[list[Path], typer.Option(help="Ready patch to measure as well; repeatable.")] = [],  # noqa: B006
+    loss: options.Loss = None,
+    steps: options.Steps = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    micro_batch: options.MicroBatch = None,
+    patch_size: options.PatchSize = None,
+    place: options.MeasuredPlace = "centre",
+    train_split: options.TrainSplit = None,
+    train_images: options.TrainImages = None,
+    split: options.Split = None,
+    images: options.Images = None,
+    group: Annotated[list[str], typer.Option(help="Measure images of this drive or city only; repeatable.")] = [],  # noqa: B006
+    margin: Annotated[float, typer.Option(help="mIoU below which a change is none.")] = 0.01,
+    pictures: Annotated[int, typer.Option(help="Scenes to keep index maps of.")] = 4,
+    with_images: Annotated[bool, typer.Option("--with-images", help="Keep their photographs too.")] = False,
+    class_map: options.MapFile = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "fp32",
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a patch per network, preset and seed (or take the given ones) and measure all on all."""
+    from segpatch.cli.loading import open_victims_and_data
+    from segpatch.patch import load_patch
+    from segpatch.studies.estimate import estimate_matrix
+    from segpatch.studies.matrix import MatrixPlan, run_matrix
+
+    victims, dataset = open_victims_and_data(victim, data, class_map, device)
+    ready = [load_patch(path) for path in patch]
+    overrides = options.given(
+        loss=loss,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        patch_size=options.parse_size(patch_size),
+    )
+    plan = MatrixPlan(
+        presets=tuple(preset or ([] if ready else ["paper"])),
+        seeds=options.parse_seeds(seeds),
+        ensembles=tuple(tuple(names.split(",")) for names in ensemble),
+        overrides=overrides,
+        train_split=train_split,
+        trained=train_images,
+        split=split,
+        measured=images,
+        groups=tuple(group),
+        place=place,
+        precision=precision,
+        margin=margin,
+        pictures=pictures,
+        photographs=with_images,
+        seed=seed,
+    )
+    if dry_run:
+        print(estimate_matrix(victims, dataset, plan, len(ready)).describe())
+        return
+    result = run_matrix(
+        victims,
+        dataset,
+        plan,
+        out,
+        given=ready,
+        command=_command(),
+        resume=resume,
+        overwrite=overwrite,
+        on_progress=ProgressPrinter(quiet),
+    )
+    _print(result, out, as_json)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A finished transfer, evaluate or demo run.")],
+    out: options.Out,
+) -> None:
+    """Write the page, tables and plots of a run again, from its directory alone."""
+    from segpatch.report import write_report
+
+    print(write_report(run, out))
+
+
+def demo(
+    out: options.Out,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """The main job on drawn streets and the shipped networks, within minutes."""
+    from segpatch.studies.demo import run_demo
+
+    result = run_demo(
+        out,
+        command=_command(),
+        resume=resume,
+        overwrite=overwrite,
+        on_progress=ProgressPrinter(quiet),
+    )
+    _print(result, out, as_json)
+
+
+def _command() -> str:
+    """The command as it was typed, for the record."""
+    import shlex
+
+    return shlex.join(["segpatch", *sys.argv[1:]])
+
+
+def _print(result: TransferResult, out: Path, as_json: bool) -> None:
+    from segpatch.cli.tables import transfer_table
+
+    if as_json:
+        print(result.model_dump_json(by_alias=True))
+        return
+    print(transfer_table(result))
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+    print(f"results: {out / 'transfer.json'}, {out / 'transfer.csv'}; page: {out / 'report' / 'index.html'}")

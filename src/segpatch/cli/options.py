@@ -1,0 +1,91 @@
+"""The options that several commands share, by the names of the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Victims = Annotated[
+    list[str],
+    typer.Option("--victim", help="NAME (shipped), NAME=FILE or a `segpatch fit` run directory; repeatable."),
+]
+OneVictim = Annotated[str, typer.Option("--victim", help="NAME (shipped), NAME=FILE or a fit run directory.")]
+Data = Annotated[
+    str,
+    typer.Option(help="cityscapes:DIR, camvid:DIR, folder:DIR, list:FILE, streets:DIR, or streets (drawn)."),
+]
+Out = Annotated[Path, typer.Option(help="Run directory to write.")]
+MapFile = Annotated[Path | None, typer.Option("--class-map", help="File of 'network class, data class' lines.")]
+Presets = Annotated[list[str], typer.Option("--preset", help="released, paper or strong; repeatable.")]
+Preset = Annotated[str, typer.Option(help="released, paper or strong.")]
+Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, a patch each: 0,1,2.")]
+Loss = Annotated[str | None, typer.Option(help="correct-pixel or cross-entropy.")]
+Steps = Annotated[int | None, typer.Option(help="Patch steps; unless given, the published epochs.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs over the training images, instead of --steps.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
+MicroBatch = Annotated[int | None, typer.Option(help="Images a forward pass (gradient accumulation).")]
+PatchSize = Annotated[str | None, typer.Option(help="HxW or side, in pixels; unless given, 200/1024 of H.")]
+Place = Annotated[str | None, typer.Option(help="Where the patch is trained: centre or drawn.")]
+MeasuredPlace = Annotated[str, typer.Option("--place", help="Where patches lie when measured: centre or drawn.")]
+Images = Annotated[int | None, typer.Option(help="Measure this many images, evenly spaced; all if not given.")]
+TrainImages = Annotated[int | None, typer.Option(help="Train on this many images, evenly spaced.")]
+TrainSplit = Annotated[str | None, typer.Option(help="Split that patches are trained on.")]
+Split = Annotated[str | None, typer.Option(help="Split that is measured.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, or start it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there first.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, its minutes and memory.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(height, width) of "70" or "60x80"; BadInput for anything else."""
+    from segpatch.errors import BadInput
+
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise BadInput(f"a size is HxW or one side in pixels, such as 60x80 or 70; got {text!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """(0, 1, 2) of "0,1,2"; BadInput for anything else."""
+    from segpatch.errors import BadInput
+
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise BadInput(f"seeds are whole numbers with commas between, such as 0,1,2; got {text!r}") from None
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise BadInput(f"seeds must be different and not negative; got {text!r}")
+    return seeds
+
+
+def choose_device(name: str) -> str:
+    """The device to use; BadInput where it is not there."""
+    import torch
+
+    from segpatch.errors import BadInput
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind == "cpu" and not number:
+        return name
+    if kind == "cuda" and (not number or number.isdigit()):
+        if int(number or 0) < torch.cuda.device_count():
+            return name
+        raise BadInput(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices; use cpu")
+    raise BadInput(f"--device must be auto, cpu, cuda or cuda:N; got {name!r}")
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Only the options that the user gave."""
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,155 @@
+"""`segpatch models`, `data`, `patch` and `show`: what there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segpatch.cli import options
+from segpatch.cli.progress import ProgressPrinter
+
+models_app = typer.Typer(help="What can be attacked.", invoke_without_command=True)
+data_app = typer.Typer(help="Write procedural data; check a data set.", no_args_is_help=True)
+patch_app = typer.Typer(help="Patches as things.", no_args_is_help=True)
+
+
+@models_app.callback()
+def models(context: typer.Context, as_json: options.Json = False) -> None:
+    """List the networks that can be attacked."""
+    if context.invoked_subcommand:
+        return
+    from segpatch.cli.tables import table
+    from segpatch.models.load import model_facts
+
+    facts = model_facts()
+    if as_json:
+        print(json.dumps({"models": facts}))
+        return
+    rows = [
+        [
+            f["name"],
+            f["family"],
+            f"{f['parameters'] / 1e6:.1f} M",
+            f"{f['clean_miou']:.3f}" if f["shipped"] else "",
+        ]
+        for f in facts
+    ]
+    print(table(["network", "family", "parameters", "shipped, mIoU on streets"], rows))
+
+
+@models_app.command("check")
+def models_check(
+    name: Annotated[str, typer.Argument(help="Network, as `segpatch models` lists them.")],
+    file: Annotated[Path, typer.Argument(help="Checkpoint file.")],
+) -> None:
+    """Say whether a checkpoint fits a network."""
+    from segpatch.models.load import load_victim
+
+    victim = load_victim(f"{name}={file}")
+    print(f"{file} fits {name}: {len(victim.classes)} classes ({victim.classes.name}), mean {victim.mean}")
+
+
+@data_app.command("make")
+def data_make(
+    what: Annotated[str, typer.Argument(help="streets")],
+    out: options.Out,
+    train: Annotated[int, typer.Option(help="Training images.")] = 1000,
+    val: Annotated[int, typer.Option(help="Validation images.")] = 100,
+    height: Annotated[int, typer.Option(help="Height in pixels.")] = 256,
+    width: Annotated[int, typer.Option(help="Width in pixels.")] = 512,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write procedural streets in the Cityscapes layout."""
+    from segpatch.data.make import make_streets
+    from segpatch.errors import unknown_name
+    from segpatch.studies.progress import Progress
+
+    if what != "streets":
+        raise unknown_name("procedural data", what, ["streets"])
+    show = ProgressPrinter(quiet)
+    make_streets(
+        out,
+        train=train,
+        val=val,
+        height=height,
+        width=width,
+        seed=seed,
+        on_image=lambda done, total: show(Progress("draw streets", done, total)),
+    )
+    print(f"{train} training and {val} validation streets of {height}x{width}: use --data streets:{out}")
+
+
+@data_app.command("check")
+def data_check(
+    data: Annotated[str, typer.Argument(help="Data set, as for --data.")],
+    quiet: options.Quiet = False,
+) -> None:
+    """Read every file of a data set and name every bad one."""
+    from segpatch.data.check import check_data
+    from segpatch.studies.progress import Progress
+
+    show = ProgressPrinter(quiet)
+    report = check_data(data, on_image=lambda done, total: show(Progress("check", done, total)))
+    for split in report.splits:
+        sizes = ", ".join(f"{h}x{w}" for h, w in split.sizes)
+        print(f"{split.name}: {split.images} images, {split.labelled} labelled, {sizes}")
+    for note in report.notes:
+        print(f"note: {note}")
+    for problem in report.problems:
+        print(f"{problem.kind}: {problem.message}")
+    if not report.ok:
+        raise typer.Exit(1)
+    print("no problem found")
+
+
+@patch_app.command("list")
+def patch_list(directory: Annotated[Path, typer.Argument(help="Folder to look in, with all below it.")]) -> None:
+    """List the patches below a folder."""
+    from segpatch.cli.tables import table
+    from segpatch.errors import Missing
+    from segpatch.patch import find_patches
+
+    found = find_patches(directory)
+    if not found:
+        raise Missing(f"no patch file below {directory}; give a folder of attack or transfer runs")
+    rows = [
+        [p.name, p.kind, f"{p.size[0]}x{p.size[1]}", str(p.steps), str(path.relative_to(directory))]
+        for path, p in found
+    ]
+    print(table(["patch", "kind", "size", "steps", "file"], rows))
+
+
+@patch_app.command("show")
+def patch_show(patch: Annotated[Path, typer.Argument(help="patch.safetensors or an attack run.")]) -> None:
+    """Print all that a patch file records."""
+    from segpatch.patch import load_patch
+
+    held = load_patch(patch)
+    print(json.dumps({**held.facts(), "origin": held.origin}, indent=2))
+
+
+def show(
+    victim: options.OneVictim,
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Picture to write (.png).")],
+    patch: Annotated[Path | None, typer.Option(help="Patch file or attack run.")] = None,
+    image: Annotated[int, typer.Option(help="Position of the image in the split.")] = 0,
+    split: options.Split = None,
+    place: options.MeasuredPlace = "centre",
+    class_map: options.MapFile = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+) -> None:
+    """A picture of one scene: image, label, prediction, attacked image and prediction, what changed."""
+    from segpatch.cli.loading import open_victims_and_data
+    from segpatch.patch import load_patch
+    from segpatch.studies.show import write_scene
+
+    victims, dataset = open_victims_and_data([victim], data, class_map, device)
+    held = load_patch(patch) if patch else None
+    write_scene(victims[0], dataset, out, patch=held, image=image, split=split, place=place, seed=seed)
+    print(out)

@@ -1,0 +1,167 @@
+"""What the page says, derived from a result: sentences, rows in order, tables of classes, under-training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from segpatch.plots import Series, figure, verdict_of
+from segpatch.results import CellRecord, PatchRecord, TransferResult
+
+_LEAST_STEPS = 20
+_LEAST_FALL = 0.005
+_LEAST_SHARE = 0.1
+
+
+class ClassTable(NamedTuple):
+    """The classes of one network: IoU series (clean, own patches, strongest foreign one), and classes that are
+    neither labelled nor predicted without a patch, but predicted with one (their IoU is then 0)."""
+
+    victim: str
+    series: list[Series]
+    phantom: list[str]
+
+
+def rows_in_order(result: TransferResult) -> list[tuple[str, list[PatchRecord]]]:
+    """The patches under headings: controls first, then each preset in the order of the run; no clean row."""
+    rows: dict[str, list[PatchRecord]] = {}
+    controls = [patch for patch in result.patches if patch.kind not in ("none", "trained")]
+    if controls:
+        rows["controls"] = controls
+    for patch in result.patches:
+        if patch.kind == "trained":
+            rows.setdefault(f"preset {patch.preset}" if patch.preset else "without a preset", []).append(patch)
+    return list(rows.items())
+
+
+def summary(result: TransferResult) -> list[str]:
+    """What was found, in plain sentences."""
+    presets = {patch.name: patch.preset or "given" for patch in result.patches if patch.kind == "trained"}
+    cells = [cell for cell in result.cells if cell.patch in presets and cell.miou_drop is not None]
+    out = []
+    for preset in dict.fromkeys(presets.values()):
+        own = [cell for cell in cells if cell.white_box and presets[cell.patch] == preset]
+        out += _own_sentences(preset, own)
+    foreign = [cell for cell in cells if not cell.white_box]
+    judged = [(cell, verdict_of(result, cell)) for cell in foreign]
+    count = {v: sum(one == v for _, one in judged) for v in ("transfers", "does not", "undecided")}
+    if total := sum(count.values()):
+        out.append(
+            f"{count['transfers']} of {total} measured on other networks transfer: they cost more than "
+            f"{result.margin:g} mIoU beyond the random control. {count['does not']} do not (the whole interval "
+            f"lies within ±{result.margin:g}), {count['undecided']} are undecided."
+        )
+    if foreign:
+        cell = max(foreign, key=_drop)
+        out.append(f"The costliest of them is {cell.patch} on {cell.victim}, with {_cost(cell)}.")
+    kinds = {patch.name: patch.kind for patch in result.patches}
+    random = [c for c in result.cells if kinds.get(c.patch) == "random" and c.miou_drop is not None]
+    if random:
+        mean = sum(map(_drop, random)) / len(random)
+        most = max(map(_drop, random))
+        rest = f" on average, {figure(most)} at most" if len(random) > 1 else ""
+        out.append(f"The random control costs {figure(mean)} mIoU{rest}.")
+    return out
+
+
+def strongest(result: TransferResult, victim: str, *, own: bool) -> CellRecord | None:
+    """The trained patch that costs a network most, among its own (trained on it too) or the foreign ones."""
+    trained = {patch.name for patch in result.patches if patch.kind == "trained"}
+    cells = [
+        cell
+        for cell in result.cells
+        if cell.victim == victim and cell.patch in trained and cell.white_box == own and cell.miou_drop is not None
+    ]
+    return max(cells, key=_drop, default=None)
+
+
+def class_table(result: TransferResult, victim: str) -> ClassTable:
+    """IoU per class of a network: clean, under its strongest own patch, under the strongest foreign one."""
+    own, foreign = (strongest(result, victim, own=which) for which in (True, False))
+    base = own or foreign or result.cell("none", victim)
+    series = [Series("clean", "clean", [base.iou_clean_outside[name] for name in result.classes])]
+    if own:
+        series.append(Series("own", f"own: {own.patch}", [own.iou[name] for name in result.classes]))
+    if foreign:
+        values = [foreign.iou[name] for name in result.classes]
+        series.append(Series("foreign", f"foreign: {foreign.patch}", values))
+    phantom = [
+        name
+        for name in result.classes
+        if any(
+            cell.iou_clean_outside[name] is None and cell.iou[name] is not None
+            for cell in result.cells
+            if cell.victim == victim
+        )
+    ]
+    return ClassTable(victim, series, phantom)
+
+
+def never_occurring(result: TransferResult) -> list[str]:
+    """Classes that are neither labelled nor predicted anywhere without a patch: they have no IoU."""
+    clean = [cell for cell in result.cells if cell.patch == "none"]
+    return [name for name in result.classes if clean and all(cell.iou[name] is None for cell in clean)]
+
+
+def scene_pairs(result: TransferResult) -> list[tuple[str, str]]:
+    """(patch, victim) of the rows of a scene: each network under its own patch, and the costliest foreign pair."""
+    names = [victim.name for victim in result.victims]
+    own = [strongest(result, victim, own=True) or strongest(result, victim, own=False) for victim in names]
+    foreign = [cell for victim in names if (cell := strongest(result, victim, own=False))]
+    cells = [cell for cell in own if cell]
+    if foreign:
+        cells.append(max(foreign, key=_drop))
+    return list(dict.fromkeys((cell.patch, cell.victim) for cell in cells))
+
+
+def under_trained(name: str, warnings: Sequence[str], steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the run's warnings call a patch under-trained, or its share of correct pixels still fell."""
+    said = any(text.startswith(f"{name}:") and "under-trained" in text for text in warnings)
+    return said or still_falling([row["correct"] for row in steps if row.get("correct") is not None])
+
+
+def still_falling(correct: Sequence[float]) -> bool:
+    """Whether the share of correct pixels (one number a step) was still falling in the last quarter.
+
+    A line is fitted to the last quarter. It falls if it loses more than 0.005, more than a tenth of all that
+    was lost since the first tenth of the steps, and more than two standard errors of the fit. Below 20 steps
+    nothing is said.
+    """
+    if len(correct) < _LEAST_STEPS:
+        return False
+    last = np.asarray(correct[-(len(correct) // 4) :], float)
+    at = np.arange(len(last)) - (len(last) - 1) / 2
+    slope = float(at @ last / (at @ at))
+    spread = last - last.mean() - slope * at
+    error = math.sqrt(float(spread @ spread) / max(1, len(last) - 2) / float(at @ at))
+    fall = -slope * len(last)
+    start = float(np.mean(correct[: max(1, len(correct) // 10)]))
+    whole = max(0.0, start - float(last[len(last) // 2 :].mean()))
+    return fall > max(_LEAST_FALL, _LEAST_SHARE * whole) and -slope > 2 * error
+
+
+def _own_sentences(preset: str, own: Sequence[CellRecord]) -> list[str]:
+    if not own:
+        return []
+    if len(own) <= 3:
+        return [
+            f"On its own network {cell.victim}, the {preset} patch {cell.patch} costs {_cost(cell)}."
+            for cell in own
+        ]
+    least, most = min(own, key=_drop), max(own, key=_drop)
+    return [
+        f"On their own networks, {preset} patches cost between {_cost(least)} ({least.patch} on {least.victim}) "
+        f"and {_cost(most)} ({most.patch} on {most.victim})."
+    ]
+
+
+def _cost(cell: CellRecord) -> str:
+    low, high = cell.ci95
+    return f"{figure(cell.miou_drop)} mIoU [{figure(low)}, {figure(high)}]"
+
+
+def _drop(cell: CellRecord) -> float:
+    return cell.miou_drop or 0.0

@@ -1,0 +1,196 @@
+"""Pictures of the page from what a run directory holds: index maps, patches, and what a patch changed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from segpatch.errors import BadInput
+from segpatch.results import PatchRecord, TransferResult, safe_name
+from segpatch.runs import read_json
+from segpatch.types import IGNORE, Region
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Indices = np.ndarray[Any, np.dtype[np.uint8]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+WRONG = (214, 0, 110)
+"""Newly wrong pixels: a strong colour that stands out from the dimmed greys for colour-blind readers too."""
+_NO_TRUTH = (24, 24, 27)
+_DIMMED = 0.3
+_WIDEST = 1000  # of an embedded picture, in pixels
+_PATCH_SIDE = 240
+
+
+class Shown(NamedTuple):
+    """A picture of the page: data URI, alternative text, caption."""
+
+    uri: str
+    alt: str
+    caption: str
+
+
+class Scene(NamedTuple):
+    """One scene: its own pictures, and per row (a patch on a network) clean, attacked and changed."""
+
+    name: str
+    truth: list[Shown]
+    rows: list[tuple[str, list[Shown]]]
+
+
+def scenes(run: Path, result: TransferResult, pairs: Sequence[tuple[str, str]], most: int = 4) -> list[Scene]:
+    """Up to `most` scenes of a run, in the order of the data set, with a row per (patch, victim) of `pairs`."""
+    kept = [name for name in result.dataset.names if (run / "scenes" / safe_name(name) / "labels.png").is_file()]
+    picked = kept if len(kept) <= most else [kept[i * len(kept) // most] for i in range(most)]
+    return [_scene(run / "scenes" / safe_name(name), name, result, pairs) for name in picked]
+
+
+def has_photographs(run: Path) -> bool:
+    """Whether the run kept photographs of its scenes, which says that they may be shown."""
+    return any((run / "scenes").glob("*/image.png"))
+
+
+def patch_picture(run: Path, record: PatchRecord, photographs: bool) -> Shown | None:
+    """A patch enlarged with sharp pixels; None where it has no picture, or is a photograph not to be shown."""
+    if record.file is None or (record.kind == "natural" and not photographs):
+        return None
+    path = (run / record.file).with_suffix(".png")
+    if not path.resolve().is_relative_to(run.resolve()) or not path.is_file():
+        return None
+    pixels = _rgb(path)
+    times = max(1, _PATCH_SIDE // max(pixels.shape[:2]))
+    enlarged = pixels.repeat(times, 0).repeat(times, 1)
+    return Shown(png_uri(enlarged), f"pixels of the patch {record.name}", f"enlarged {times} times")
+
+
+def paint(indices: Indices, colours: Sequence[tuple[int, int, int]]) -> Pixels:
+    """An index map (H, W) in class colours (H, W, 3); pixels without truth almost black."""
+    table = np.full((256, 3), _NO_TRUTH, np.uint8)
+    table[: len(colours)] = colours
+    out: Pixels = table[indices]
+    return out
+
+
+def newly_wrong(labels: Indices, clean: Indices, patched: Indices, region: Region) -> Mask:
+    """Where (H, W) a labelled pixel outside the patch was right without it and is wrong with it."""
+    wrong: Mask = (labels != IGNORE) & (clean == labels) & (patched != labels)
+    wrong[region.top : region.top + region.height, region.left : region.left + region.width] = False
+    return wrong
+
+
+def change_map(
+    labels: Indices,
+    clean: Indices,
+    patched: Indices,
+    region: Region,
+    colours: Sequence[tuple[int, int, int]],
+) -> Pixels:
+    """The attacked prediction, dimmed towards light grey, with newly wrong pixels in WRONG and the patch outlined."""
+    dimmed = (paint(patched, colours) * _DIMMED + 232 * (1 - _DIMMED)).round().astype(np.uint8)
+    dimmed[newly_wrong(labels, clean, patched, region)] = WRONG
+    return outline(dimmed, region)
+
+
+def outline(pixels: Pixels, region: Region) -> Pixels:
+    """A copy with a black and white frame just outside the patch, thick enough to survive shrinking."""
+    thick = max(1, max(pixels.shape[:2]) // 400)
+    frame = np.array(Image.fromarray(pixels))
+    for grown, shade in ((2 * thick, 255), (thick, 0)):
+        top, left = max(0, region.top - grown), max(0, region.left - grown)
+        frame[top : region.top + region.height + grown, left : region.left + region.width + grown] = shade
+    inside = np.s_[region.top : region.top + region.height, region.left : region.left + region.width]
+    frame[inside] = pixels[inside]
+    return frame
+
+
+def png_uri(pixels: Pixels) -> str:
+    """A picture (h, w, 3) as a data URI, thinned out to at most 1000 pixels a side."""
+    step = -(-max(pixels.shape[:2]) // _WIDEST)
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[::step, ::step])).save(out, "PNG", optimize=True)
+    return data_uri(out.getvalue(), "image/png")
+
+
+def jpeg_uri(pixels: Pixels) -> str:
+    """A photograph (h, w, 3) as a data URI, at most 1000 pixels a side."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((_WIDEST, _WIDEST))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return data_uri(out.getvalue(), "image/jpeg")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as a data URI of a media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _scene(folder: Path, name: str, result: TransferResult, pairs: Sequence[tuple[str, str]]) -> Scene:
+    labels = _indices(folder / "labels.png")
+    truth = [Shown(png_uri(paint(labels, result.colours)), f"labels of {name}", "labels")]
+    if (folder / "image.png").is_file():
+        photograph = jpeg_uri(_rgb(folder / "image.png"))
+        truth.insert(0, Shown(photograph, f"photograph of {name}", "image"))
+    rows = []
+    for patch, victim in pairs:
+        maps = [folder / safe_name(victim) / f"{safe_name(which)}.png" for which in ("clean", patch)]
+        if all(path.is_file() for path in maps):
+            clean, patched = (_indices(path) for path in maps)
+            if not labels.shape == clean.shape == patched.shape:
+                raise BadInput(f"the index maps of {folder} differ in size; measure again")
+            rows.append((victim, _triple(name, patch, victim, labels, clean, patched, folder, result)))
+    return Scene(name, truth, rows)
+
+
+def _triple(
+    scene: str,
+    patch: str,
+    victim: str,
+    labels: Indices,
+    clean: Indices,
+    patched: Indices,
+    folder: Path,
+    result: TransferResult,
+) -> list[Shown]:
+    """Clean, attacked, changed."""
+    try:
+        region = Region(*(int(v) for v in read_json(folder / f"{safe_name(patch)}.json")["region"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{folder / safe_name(patch)}.json names no region; measure again") from error
+    counted = max(1, int((labels != IGNORE).sum()))
+    share = newly_wrong(labels, clean, patched, region).sum() / counted
+    where = f"prediction of {victim} on {scene}"
+    attacked = outline(paint(patched, result.colours), region)
+    changed = change_map(labels, clean, patched, region, result.colours)
+    return [
+        Shown(png_uri(paint(clean, result.colours)), f"{where} without a patch", "clean"),
+        Shown(png_uri(attacked), f"{where} with the patch {patch}", f"with {patch}"),
+        Shown(
+            png_uri(changed),
+            f"{share:.1%} of the labelled pixels of {scene} became wrong outside the patch for {victim}",
+            f"changed: {share:.1%} newly wrong outside the patch",
+        ),
+    ]
+
+
+def _indices(path: Path) -> Indices:
+    return np.asarray(_open(path).convert("L"))
+
+
+def _rgb(path: Path) -> Pixels:
+    return np.asarray(_open(path).convert("RGB"))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except OSError as error:
+        raise BadInput(f"{path} is no readable picture ({error}); measure again") from error
+    return image

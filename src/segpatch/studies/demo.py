@@ -1,0 +1,48 @@
+"""The main job on what comes with the package: streets drawn on the fly and the shipped networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segpatch.data import cached, open_data
+from segpatch.errors import Missing
+from segpatch.models.load import load_victim, shipped
+from segpatch.results import TransferResult
+from segpatch.studies.matrix import MatrixPlan, run_matrix
+from segpatch.studies.progress import OnProgress, silent
+
+PLAN = MatrixPlan(
+    presets=("released", "strong"),
+    overrides={"steps": 60, "batch_size": 4},
+    trained=200,
+    measured=32,
+    pictures=3,
+    photographs=True,
+)
+"""A short version, so that it ends within minutes on two cores: the page says where a patch needs more."""
+
+
+def run_demo(
+    out: Path,
+    *,
+    command: str = "segpatch demo",
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+) -> TransferResult:
+    """Trains a patch by `released` and `strong` on each shipped network, measures all on all, writes the page."""
+    names = shipped()
+    if not names:
+        raise Missing("no network is shipped with this installation; install segpatch from its repository")
+    dataset = cached(open_data("streets"))
+    victims = [load_victim(name).for_classes(dataset.classes) for name in names]
+    return run_matrix(
+        victims,
+        dataset,
+        PLAN,
+        out,
+        command=command,
+        resume=resume,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )

@@ -1,0 +1,85 @@
+"""What a run would cost, from one real step and one real prediction of each network."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from segpatch.attack import AttackConfig, as_float, patch_gradient, resolve
+from segpatch.data import Dataset
+from segpatch.data.images import SplitImages, split_images
+from segpatch.evaluate import predict
+from segpatch.models.victim import Victim
+from segpatch.patch import random_pixels
+from segpatch.studies.matrix import MatrixPlan, measured_indices, planned_patches
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Lines that name each piece with its minutes, and the peak memory of one piece in GiB."""
+
+    pieces: tuple[tuple[str, float], ...]
+    memory: float
+
+    @property
+    def minutes(self) -> float:
+        """All pieces together."""
+        return sum(minutes for _, minutes in self.pieces)
+
+    def describe(self) -> str:
+        """A line a piece, and the sum."""
+        lines = [f"{name}: about {minutes:.1f} minutes" for name, minutes in self.pieces]
+        whole = f"in all about {self.minutes:.0f} minutes and {self.memory:.1f} GiB of memory"
+        return "\n".join([*lines, f"{whole} (from one step each on this machine)"])
+
+
+def estimate_attack(victims: Sequence[Victim], images: SplitImages, config: AttackConfig) -> Estimate:
+    """The cost of one training."""
+    config = resolve(config, images, victims)
+    name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
+    minutes = _step_seconds(victims, images, config) * (config.steps or 0) / 60
+    return Estimate(((f"{name}, {config.steps} steps", minutes),), _peak_memory())
+
+
+def estimate_matrix(victims: Sequence[Victim], dataset: Dataset, plan: MatrixPlan, given: int = 0) -> Estimate:
+    """The cost of a whole matrix with `given` ready patches beside those to train."""
+    images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
+    split = plan.split or dataset.eval_split
+    measured = len(measured_indices(dataset, split, plan))
+    pieces: list[tuple[str, float]] = []
+    todo = planned_patches(victims, plan)
+    for item in todo:
+        pieces += estimate_attack(item.victims, images, item.config).pieces
+    image = as_float(split_images(dataset, split, 1)[0][0])[None]
+    rows = 1 + given + len(todo) + 2 + len({item.config.range for item in todo})
+    for victim in victims:
+        seconds = _seconds(lambda victim=victim: predict(victim, image, plan.precision))  # type: ignore[misc]
+        pieces.append((f"measure {rows} rows on {victim.name}, {measured} images", seconds * rows * measured / 60))
+    return Estimate(tuple(pieces), _peak_memory())
+
+
+def _step_seconds(victims: Sequence[Victim], images: SplitImages, config: AttackConfig) -> float:
+    assert config.patch_size
+    pixels = random_pixels(config.patch_size, config.range, config.seed)
+    small = replace(config, batch_size=min(2, config.batch_size or 1))
+    indices = range(len(images))
+    seconds = _seconds(lambda: patch_gradient(victims, images, indices, pixels, 0, small))
+    return seconds * (config.batch_size or 1) / (small.batch_size or 1)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    with torch.inference_mode(False):
+        work()  # the first call warms caches up
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+
+def _peak_memory() -> float:
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
