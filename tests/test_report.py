@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
-
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from segpatch.checks import still_falling
 from segpatch.data.classes import ClassSet
 from segpatch.errors import BadInput, Missing
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, grey_patch, natural_patch, random_patch, save_patch
 from segpatch.plots import figure
 from segpatch.report import write_report
-from segpatch.report.facts import class_table, rows_in_order, still_falling, summary, under_trained
+from segpatch.report.facts import class_table, rows_in_order, summary, under_trained
 from segpatch.report.pictures import WRONG, change_map, newly_wrong, outline, paint, png_uri
 from segpatch.results import (
     DatasetRecord,
@@ -57,8 +59,7 @@ class Blur(nn.Module):
 def write_run(run: Path, *, side: int = 24, images: int = 6, photographs: bool = False) -> Path:
     """A transfer run: two networks, three trained patches (two seeds of one), three controls, two scenes."""
     victims = [
-        Victim(Blur(seed), name=name, classes=CLASSES)
-        for seed, name in enumerate(("alpha", "b<i>eta"), start=1)
+        Victim(Blur(seed), name=name, classes=CLASSES) for seed, name in enumerate(("alpha", "b<i>eta"), start=1)
     ]
     generator = torch.Generator().manual_seed(0)
     scenes = torch.rand(images, 3, side, 2 * side, generator=generator)
@@ -67,8 +68,8 @@ def write_run(run: Path, *, side: int = 24, images: int = 6, photographs: bool =
     names = tuple(f"drive/{index}" for index in range(images))
     size = (side // 3, side // 3)
     trained = [
-        Patch(torch.rand(3, *size, generator=generator).round(), name=f"{name}/strong/s{seed}", preset="strong",
-              trained_on=(name,), loss="correct-pixel", steps=40, seed=seed)
+        Patch(torch.rand(3, *size, generator=generator).round(), name=f"{name}/strong/s{seed}",
+              preset="strong", trained_on=(name,), loss="correct-pixel", steps=40, seed=seed)
         for name, seed in (("alpha", 0), ("alpha", 1), ("b<i>eta", 0))
     ]  # fmt: skip
     controls = [grey_patch(size), random_patch(size, trained[0].range, 0), natural_patch(size, scenes[0], 0)]
@@ -96,7 +97,7 @@ def write_run(run: Path, *, side: int = 24, images: int = 6, photographs: bool =
         pixels = (scenes[0] * 255).to(torch.uint8).permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(run / "scenes" / safe_name(names[0]) / "image.png")
     record = DatasetRecord(kind="folder", split="test", images=images, height=side, width=2 * side,
-                           fingerprint="f" * 64, names=list(names), groups=["d"] * images, block=1)  # fmt: skip
+                           fingerprint="f" * 64, names=list(names), groups=list(names), block=1)  # fmt: skip
     result = transfer_result(matrix, victims, record, command="segpatch transfer --out 'a <b>'",
                              precision="fp32", warnings=[WARNING], files=files)  # fmt: skip
     write_json(run / "config.json", {"command": "transfer", "overrides": {"steps": 40}})
@@ -153,12 +154,12 @@ def test_only_the_still_falling_patch_is_called_under_trained(page):
 
 
 def test_photographs_are_shown_only_where_the_run_kept_them(run, page, tmp_path):
-    assert "image/jpeg" not in page and "Cut from a photograph" in page
+    assert "image/jpeg" not in page and "Cut from a scene" in page
     shutil.copytree(run, tmp_path / "run")
     picture = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
     picture.save(tmp_path / "run" / "scenes" / "drive_0" / "image.png")
     shown = write_report(tmp_path / "run", tmp_path / "out").read_text()
-    assert shown.count("data:image/jpeg") == 1 and "Cut from a photograph" not in shown
+    assert shown.count("data:image/jpeg") == 1 and "Cut from a scene" not in shown
 
 
 def test_figures_lie_beside_the_page(run, tmp_path):
@@ -196,7 +197,7 @@ def test_summary_is_computed_from_the_cells(run):
     own = result.cell("alpha/strong/s0", "alpha")
     assert f"costs {figure(own.miou_drop)} mIoU [{figure(own.ci95[0])}, {figure(own.ci95[1])}]" in text
     foreign = [c.over_random.verdict for c in result.cells if "strong" in c.patch and not c.white_box]
-    assert f"{foreign.count('transfers')} of 3 measured on other networks transfer" in text
+    assert f"Of 3 measurements on other networks, {foreign.count('transfers')} transfer (more" in text
     random = [c.miou_drop for c in result.cells if c.patch.startswith("random")]
     assert f"random control costs {figure(sum(random) / 2)}" in text
 
@@ -261,17 +262,14 @@ def test_maps_by_hand():
     field = np.zeros((9, 9), np.uint8)
     wrong = field.copy()
     wrong[0, 0] = wrong[4, 4] = 1
-    changed = change_map(field, field, wrong, Region(3, 3, 3, 3), colours)
+    changed = change_map(field, field, wrong, Region(2, 2, 5, 5), colours)
     assert tuple(changed[0, 0]) == WRONG and tuple(changed[4, 4]) != WRONG
-    framed = outline(np.full((9, 9, 3), 100, np.uint8), Region(3, 3, 3, 3))
-    assert framed[:, 4, 0].tolist() == [100, 255, 0, 100, 100, 100, 0, 255, 100]
+    framed = outline(np.full((9, 9, 3), 100, np.uint8), Region(2, 2, 5, 5))
+    assert framed[:, 4, 0].tolist() == [100, 100, 0, 255, 100, 255, 0, 100, 100]
 
 
 def test_large_maps_are_thinned_out():
     uri = png_uri(np.zeros((10, 2048, 3), np.uint8))
-    import base64
-    import io
-
     size = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size
     assert size == (683, 4)
 

@@ -9,16 +9,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segpatch.compositing import centre_region, cover, paste
 from segpatch.data.dataset import order
-from segpatch.eot import EOT, PLACES, PatchEOT, apply_placement, draw, generator_at
+from segpatch.eot import EOT, PLACES, PatchEOT, apply_placement, draw, generator_at, largest_size
 from segpatch.errors import BadInput, unknown_name
-from segpatch.evaluate import evaluate
+from segpatch.evaluate import predict
 from segpatch.losses import LOSSES
-from segpatch.metrics import miou
+from segpatch.metrics import confusion_matrix, miou
 from segpatch.models.victim import Victim
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, Range, random_pixels
-from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels
-from segpatch.types import IGNORE, Batch, LabelledImages
+from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels, as_float
+from segpatch.types import IGNORE, LabelledImages
 from segpatch.updates import AdamState, adam_start, adam_step, sign_step
 
 STEPPERS = ("sign", "adam")
@@ -141,9 +142,11 @@ def resolve(config: AttackConfig, images: LabelledImages, victims: Sequence[Vict
     crop = config.crop or (min(height, width), min(height, width))
     side = max(1, round(200 / 1024 * height))
     patch_size = config.patch_size or (side, side)
-    if patch_size[0] > crop[0] or patch_size[1] > crop[1]:
+    h, w = largest_size(config.patch_eot, patch_size)
+    if h > crop[0] or w > crop[1]:
+        drawn = f" (largest drawn appearance {h}x{w})" if config.patch_eot else ""
         raise BadInput(
-            f"a {patch_size[0]}x{patch_size[1]} patch does not fit crops of {crop[0]}x{crop[1]}; "
+            f"a {patch_size[0]}x{patch_size[1]} patch{drawn} does not fit crops of {crop[0]}x{crop[1]}; "
             "crop larger or shrink it"
         )
     epochs = config.epochs or (15 if transformer else 30)
@@ -227,7 +230,7 @@ def patch_gradient(
             device = next(iter(victim.module.parameters()), patched).device
             truth = labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                logits = victim(patched.to(device)).float()
+                logits = victim(patched.to(device))
             total, count = loss_of(logits, truth)
             if not total.requires_grad:
                 raise BadInput(
@@ -257,9 +260,18 @@ def held_out_miou(
     victims: Sequence[Victim], images: LabelledImages, indices: Sequence[int], pixels: Tensor
 ) -> float:
     """Mean over the networks of the patched mIoU on some training images, patch in the centre."""
-    batches = [_as_batch(images, index) for index in indices]
-    scores = [evaluate(victim, batches, Patch(pixels)) for victim in victims]
-    return float(torch.stack([miou(score.patched.sum(0)) for score in scores]).mean())
+    means = []
+    for victim in victims:
+        classes = len(victim.label_classes)
+        total = torch.zeros(classes, classes, dtype=torch.int64)
+        with torch.inference_mode():
+            for index in indices:
+                image, labels = images[index]
+                region = centre_region(labels.shape[0], labels.shape[1], pixels.shape[1], pixels.shape[2])
+                predicted = predict(victim, paste(as_float(image), pixels, region)[None])
+                total += confusion_matrix(predicted, cover(labels, region)[None], classes)[0]
+        means.append(miou(total))
+    return float(torch.stack(means).mean())
 
 
 def _patched_batch(
@@ -285,16 +297,6 @@ def _patched_batch(
         parts.append(apply_placement(crop, truth, pixels, placement))
     patched, covered = zip(*parts, strict=True)
     return torch.stack(patched), torch.stack(covered)
-
-
-def as_float(image: Tensor) -> Tensor:
-    """The image in [0, 1], of one in uint8 0..255 or already in [0, 1]."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image
-
-
-def _as_batch(images: LabelledImages, index: int) -> Batch:
-    image, labels = images[index]
-    return Batch(as_float(image)[None], labels[None].long(), (str(index),))
 
 
 def _start(config: AttackConfig) -> AttackState:

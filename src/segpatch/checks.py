@@ -5,9 +5,11 @@ Source: the failure signatures of arXiv:2502.16012 (patch without effect, mIoU t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from segpatch.attack import AttackConfig, Step
@@ -19,6 +21,9 @@ LOW_ACCURACY = 0.6
 """Share of correct pixels below which the correct set is too small to lead a patch."""
 SATURATED = 0.9
 CLEAN_TOLERANCE = 0.02
+_LEAST_STEPS = 20
+_LEAST_FALL = 0.005
+_LEAST_SHARE = 0.1
 
 
 def check_training(name: str, steps: Sequence[Step], config: AttackConfig) -> list[str]:
@@ -51,7 +56,7 @@ def check_training(name: str, steps: Sequence[Step], config: AttackConfig) -> li
             f"{name}: the share of correct pixels did not fall ({before:.1%} to {after:.1%}); train for more "
             f"steps, raise the step size ({config.step_size:g} of the range) or enlarge the patch"
         )
-    elif len(steps) >= 20 and _still_falling(steps):
+    elif still_falling([step.correct for step in steps]):
         warnings.append(
             f"{name}: under-trained, the share of correct pixels was still falling when training ended "
             f"after {len(steps)} steps; train for more"
@@ -76,11 +81,18 @@ def check_matrix(matrix: TransferMatrix, victims: Sequence[Victim], measured_on:
                 f"{victim.name}: clean mIoU is {clean:.3f} on {measured_on}, {recorded:.3f} is recorded with "
                 "its weights; check mean, std, channel order and image size"
             )
-        if victim.provenance.trained_on and victim.provenance.trained_on == measured_on:
+        if has_seen(victim.provenance.trained_on, measured_on):
             warnings.append(f"{victim.name} was trained on {measured_on}: its scores there are not of unseen data")
     for cell in matrix.cells:
         warnings += _check_own(cell) if cell.white_box else []
     return warnings
+
+
+def has_seen(trained_on: str | None, measured_on: str) -> bool:
+    """Whether "camvid train+val" (data set and splits) covers the one split of "camvid val"."""
+    kind, _, splits = (trained_on or "").partition(" ")
+    measured_kind, _, split = measured_on.partition(" ")
+    return kind == measured_kind and split in splits.replace(" ", "+").split("+")
 
 
 @contextmanager
@@ -123,12 +135,21 @@ def _check_own(cell: Cell) -> list[str]:
     return []
 
 
-def _still_falling(steps: Sequence[Step]) -> bool:
-    """Whether the last quarter lost at least a tenth of what the whole training lost, by its halves' means."""
-    quarter = steps[-max(4, len(steps) // 4) :]
-    half = len(quarter) // 2
-    first = sum(step.correct for step in quarter[:half]) / half
-    second = sum(step.correct for step in quarter[half:]) / (len(quarter) - half)
-    tenth = max(1, len(steps) // 10)
-    whole = sum(s.correct for s in steps[:tenth]) / tenth - second
-    return first - second > 0.1 * max(whole, 0.0) and first - second > 0.005
+def still_falling(correct: Sequence[float]) -> bool:
+    """Whether the share of correct pixels (one number a step) was still falling in the last quarter.
+
+    A line is fitted to the last quarter. It falls if it loses more than 0.005, more than a tenth of all that
+    was lost since the first tenth of the steps, and more than two standard errors of the fit. Below 20 steps
+    nothing is said.
+    """
+    if len(correct) < _LEAST_STEPS:
+        return False
+    last = np.asarray(correct[-(len(correct) // 4) :], float)
+    at = np.arange(len(last)) - (len(last) - 1) / 2
+    slope = float(at @ last / (at @ at))
+    spread = last - last.mean() - slope * at
+    error = math.sqrt(float(spread @ spread) / max(1, len(last) - 2) / float(at @ at))
+    fall = -slope * len(last)
+    start = float(np.mean(correct[: max(1, len(correct) // 10)]))
+    whole = max(0.0, start - float(last[len(last) // 2 :].mean()))
+    return fall > max(_LEAST_FALL, _LEAST_SHARE * whole) and -slope > 2 * error

@@ -81,6 +81,20 @@ def draw(
     return scene, draw_placement(eot, scene.size, patch_size, generator)
 
 
+def largest_size(drawn: PatchEOT | None, patch_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that no drawn appearance of a patch (h, w) exceeds, in pixels."""
+    if drawn is None:
+        return patch_size
+    half_h, half_w = ((side - 1 + drawn.perspective * side) / 2 for side in patch_size)
+    most = np.deg2rad(drawn.rotation)
+
+    def longest(along: float, across: float) -> int:
+        angle = min(most, np.arctan2(across, along))  # where the turned side is longest
+        return int(np.ceil(2 * max(drawn.scale) * (along * np.cos(angle) + across * np.sin(angle)))) + 1
+
+    return longest(half_h, half_w), longest(half_w, half_h)
+
+
 def draw_placement(
     eot: EOT, size: tuple[int, int], patch_size: tuple[int, int], generator: np.random.Generator
 ) -> Placement:

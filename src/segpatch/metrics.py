@@ -1,8 +1,9 @@
 """Confusion matrices and the scores that follow from them.
 
 All scores come from one confusion matrix over a whole split (the Cityscapes convention): rows are the true
-class, columns the predicted one. A class that never occurs, neither in truth nor in prediction, has no IoU
-(NaN) and stays out of the mean.
+class, columns the predicted one. A class without a labelled pixel has no IoU (NaN) and stays out of the mean, also
+where it is predicted: otherwise a class that only a patch calls forth would enter the mean of the patched score
+alone. Its false pixels still lower the IoU of the classes that they are taken from.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tenso
 
 
 def iou_per_class(confusion: Tensor) -> Tensor:
-    """Intersection over union (..., K) float64 of confusion matrices (..., K, K); NaN where a class is absent."""
+    """Intersection over union (..., K) float64 of matrices (..., K, K); NaN where a class has no labelled pixel."""
     confusion = confusion.double()
     hit = confusion.diagonal(dim1=-2, dim2=-1)
     union = confusion.sum(-1) + confusion.sum(-2) - hit
-    return torch.where(union > 0, hit / union.clamp(min=1), torch.nan)
+    return torch.where(confusion.sum(-1) > 0, hit / union.clamp(min=1), torch.nan)
 
 
 def miou(confusion: Tensor) -> Tensor:

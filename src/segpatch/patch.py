@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,8 +92,10 @@ def save_patch(patch: Patch, path: Path) -> None:
     """Writes the exact pixels with all that is known of them, and an 8-bit PNG of the same name beside it."""
     pixels = patch.pixels.detach().float().cpu().contiguous()
     about = {**patch.facts(), "origin": patch.origin}
+    picture = io.BytesIO()
+    Image.fromarray(as_uint8(pixels)).save(picture, "PNG")
+    write_whole(path.with_suffix(".png"), picture.getvalue())
     write_whole(path, save({"pixels": pixels}, metadata={"segpatch": json.dumps(about)}))
-    Image.fromarray(as_uint8(pixels)).save(path.with_suffix(".png"))
 
 
 def load_patch(path: Path | str) -> Patch:
@@ -114,7 +117,7 @@ def load_patch(path: Path | str) -> Patch:
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise BadInput(f"{path} is no whole patch file ({error}); train the patch again") from error
     low, high = zip(*about.get("range", zip(*FULL_RANGE, strict=True)), strict=True)
-    return Patch(
+    patch = Patch(
         pixels,
         name=about.get("name", path.stem),
         kind=about.get("kind", "trained"),
@@ -127,6 +130,9 @@ def load_patch(path: Path | str) -> Patch:
         range=(tuple(low), tuple(high)),
         origin=about.get("origin", {}),
     )
+    if about.get("sha256", patch.sha256()) != patch.sha256():
+        raise BadInput(f"{path} is damaged: its pixels are not those that were saved; train the patch again")
+    return patch
 
 
 def find_patches(directory: Path) -> list[tuple[Path, Patch]]:

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 from segpatch.results import CellRecord, TransferResult
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "segpatch",
     "font.family": ["DejaVu Sans", "sans-serif"],
@@ -44,7 +44,7 @@ class Series(NamedTuple):
 
 
 def heat_colour(value: float | None, top: float) -> tuple[str, str]:
-    """(background, text) as "#rrggbb" for a drop between 0 and `top`, clamped; grey where there is no value."""
+    """(background, text) as "#rrggbb" of a drop between 0 and `top`, clamped; grey without a value."""
     if value is None:
         return "#d9dce1", text_on("#d9dce1")
     share = min(1.0, max(0.0, value / top)) if top > 0 else 0.0
@@ -86,7 +86,7 @@ def matrix_svg(result: TransferResult, patches: Sequence[str]) -> bytes:
     """The matrix of mIoU drops with intervals: the named patches as rows, networks as columns."""
     victims, top = [victim.name for victim in result.victims], heat_top(result)
     longest = max((len(name) for name in patches), default=0)
-    size = (1.6 + 0.075 * longest + 1.25 * len(victims), 1.5 + 0.55 * len(patches))
+    size = (max(4.5, 1.6 + 0.075 * longest + 1.25 * len(victims)), 1.5 + 0.55 * len(patches))
     with mpl.rc_context(_STYLE):
         drawing = Figure(figsize=size, layout="constrained")
         axes = drawing.add_subplot()
@@ -100,14 +100,14 @@ def matrix_svg(result: TransferResult, patches: Sequence[str]) -> bytes:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         signs = ", ".join(f"{sign} {name}" for name, sign in SIGNS.items())
-        axes.set_xlabel(f"mIoU drop [95 % interval]; framed: trained on this network; {signs}", fontsize=8)
+        axes.set_xlabel(f"mIoU drop [95 % interval]; framed: trained on it\n{signs}", fontsize=8)
         return _svg(drawing)
 
 
 def classes_svg(classes: Sequence[str], series: Sequence[Series]) -> bytes:
     """IoU per class: a row a class, a mark a series, a line between the lowest and the highest."""
     with mpl.rc_context(_STYLE):
-        drawing = Figure(figsize=(6.2, 0.9 + 0.2 * len(series) + 0.27 * len(classes)), layout="constrained")
+        drawing = Figure(figsize=(4.8, 0.9 + 0.2 * len(series) + 0.27 * len(classes)), layout="constrained")
         axes = drawing.add_subplot()
         rows = np.arange(len(classes))
         table = np.array([[np.nan if v is None else v for v in one.values] for one in series])

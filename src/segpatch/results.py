@@ -18,9 +18,11 @@ from typing import Any, Literal
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from segpatch.checks import has_seen
 from segpatch.errors import BadInput, Missing
 from segpatch.evaluate import Picture
 from segpatch.models.checkpoints import write_whole
@@ -189,7 +191,6 @@ def transfer_result(
 def victim_record(victim: Victim, dataset: DatasetRecord) -> VictimRecord:
     """The record of a victim, measured on a data set."""
     from_file = victim.provenance
-    trained = (from_file.trained_on or "").split()
     return VictimRecord(
         name=victim.name,
         network=from_file.network,
@@ -198,9 +199,7 @@ def victim_record(victim: Victim, dataset: DatasetRecord) -> VictimRecord:
         checkpoint_sha256=from_file.sha256,
         classes=victim.classes.name,
         trained_split=from_file.trained_on,
-        seen_split=bool(trained)
-        and trained[0] == dataset.kind
-        and dataset.split in "+".join(trained[1:]).split("+"),
+        seen_split=has_seen(from_file.trained_on, f"{dataset.kind} {dataset.split}"),
         preprocessing={
             "mean": victim.mean,
             "std": victim.std,
@@ -247,7 +246,7 @@ def read_transfer(directory: Path) -> TransferResult:
     if not path.is_file():
         raise Missing(f"no transfer.json in {directory}; give a finished `segpatch transfer` run")
     try:
-        return TransferResult.model_validate_json(path.read_text())
+        return TransferResult.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -256,7 +255,13 @@ def read_transfer(directory: Path) -> TransferResult:
 
 def read_scores(directory: Path) -> dict[str, Tensor]:
     """The raw confusion matrices (N, K, K) int32, by "<cell index>/clean", "/clean_outside", "/patched"."""
-    return load_file(directory / "scores.safetensors")
+    path = directory / "scores.safetensors"
+    if not path.is_file():
+        raise Missing(f"no scores.safetensors in {directory}; give a finished `segpatch transfer` run")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} is damaged ({error}); measure again") from error
 
 
 def write_picture(directory: Path, picture: Picture) -> None:

@@ -39,6 +39,7 @@ class Run:
 
     directory: Path
     finished: bool = False
+    _new: bool = False
     _saved_step: int = 0
     _saved_at: float = field(default_factory=time.monotonic)
 
@@ -79,6 +80,16 @@ class Run:
         self._saved_step = int(facts["step"])
         return tensors, facts
 
+    @contextlib.contextmanager
+    def kept_if_begun(self) -> Iterator[None]:
+        """Removes a new directory again where something that the user can mend ends the run before a step."""
+        try:
+            yield
+        except SegpatchError:
+            if self._new and not any(self.directory.rglob("steps.jsonl")):
+                shutil.rmtree(self.directory, ignore_errors=True)
+            raise
+
     def finish(self) -> None:
         """Removes the state that a finished run no longer needs."""
         (self.directory / "state.safetensors").unlink(missing_ok=True)
@@ -96,8 +107,8 @@ def open_run(
     """A run directory to write to, with config.json and environment.json in it.
 
     result: the file whose presence means that the run is finished. An existing run is refused (BadInput)
-    unless `resume` (then its config must be the same) or `overwrite` (then it is removed first). A directory
-    that holds something else than a run is never touched.
+    unless `resume` (then its config must be the same, but for "argv") or `overwrite` (then it is removed
+    first). A directory that holds something else than a run is never touched.
     """
     config = _plain(config)
     held = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
@@ -109,7 +120,7 @@ def open_run(
         raise BadInput(f"{directory} already holds a run; use --resume, --overwrite or another --out")
     elif held:
         before = read_json(directory / "config.json")
-        changed = sorted(k for k in {*before, *config} if before.get(k) != config.get(k))
+        changed = sorted(k for k in {*before, *config} if k != "argv" and before.get(k) != config.get(k))
         if changed:
             raise BadInput(
                 f"{directory} holds a run with another {', '.join(changed)}; resume with the same settings "
@@ -118,9 +129,11 @@ def open_run(
         return Run(directory, finished=(directory / result).exists())
     with guarded(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "environment.json", environment())
-    write_json(directory / "config.json", config)
-    return Run(directory)
+    run = Run(directory, _new=True)
+    with run.kept_if_begun():
+        write_json(directory / "environment.json", environment())
+        write_json(directory / "config.json", config)
+    return run
 
 
 def environment() -> dict[str, Any]:

@@ -53,9 +53,9 @@ def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
 
 
 def p_value(values: Tensor) -> float:
-    """Two-sided bootstrap p-value that the value is 0, never below 2 / (R + 1) x 1/2."""
+    """Two-sided bootstrap p-value that the value is 0, never below 2 / (R + 1); a NaN speaks for 0."""
     r = len(values)
-    tail = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    tail = r - max(int((values > 0).sum()), int((values < 0).sum()))
     return min(1.0, 2 * (tail + 1) / (r + 1))
 
 

@@ -17,7 +17,7 @@ from segpatch.eot import generator_at
 from segpatch.errors import BadInput
 from segpatch.metrics import confusion_matrix, miou
 from segpatch.models.victim import Victim
-from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels, draw_scene
+from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels, as_float, draw_scene
 from segpatch.types import IGNORE, LabelledImages
 
 CRITERIA = ("balanced", "ohem")
@@ -135,7 +135,7 @@ def measure_miou(victim: Victim, images: LabelledImages) -> float:
     with torch.inference_mode():
         for index in range(len(images)):
             image, labels = images[index]
-            predictions = victim(_unit(image)[None]).argmax(1).cpu()
+            predictions = victim(as_float(image)[None]).argmax(1).cpu()
             total += confusion_matrix(predictions, labels[None].long(), classes)[0]
     return float(miou(total))
 
@@ -231,7 +231,7 @@ def _prefetch(train: LabelledImages, config: FitConfig, first: int) -> Iterator[
 
 
 def fit_batch(train: LabelledImages, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
-    """The crops (B, 3, h, w) and labels (B, h / stride, w / stride) of a step: a function of (seed, step) alone."""
+    """Crops (B, 3, h, w) and labels (B, h / stride, w / stride) of a step, a function of (seed, step) alone."""
     eot = SceneEOT(scales=config.scales, crop=config.crop, flip=config.flip)
     images, labels = [], []
     for sample in range(config.batch_size):
@@ -240,7 +240,7 @@ def fit_batch(train: LabelledImages, config: FitConfig, step: int) -> tuple[Tens
         image, truth = train[order(config.seed, epoch, len(train))[place]]
         generator = generator_at(config.seed, step, sample)
         scene = draw_scene(eot, truth.shape[0], truth.shape[1], generator)
-        images.append(_jitter(apply_scene(_unit(image), scene), config.jitter, generator))
+        images.append(_jitter(apply_scene(as_float(image), scene), config.jitter, generator))
         near = slice(config.label_stride // 2, None, config.label_stride)
         labels.append(apply_scene_to_labels(truth, scene)[near, near].long())
     return torch.stack(images), torch.stack(labels)
@@ -255,10 +255,6 @@ def _jitter(image: Tensor, amount: float, generator: np.random.Generator) -> Ten
     grey = image.mean(0, keepdim=True)
     image = torch.lerp(grey, image, saturation)
     return ((image - 0.5) * contrast + 0.5).mul(brightness * tint).clamp(0, 1)
-
-
-def _unit(image: Tensor) -> Tensor:
-    return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 def _rate(config: FitConfig, step: int) -> float:

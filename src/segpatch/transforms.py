@@ -89,6 +89,11 @@ def apply_scene_to_labels(labels: Tensor, scene: Scene) -> Tensor:
     return out.flip(-1) if scene.flip else out
 
 
+def as_float(image: Tensor) -> Tensor:
+    """The image in [0, 1], of one in uint8 0..255 or already in [0, 1]."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
 def _positions(length: int, scaled: int, start: int, size: int) -> tuple[Tensor, Tensor]:
     """Where the crop's pixels lie in the image (size,) float64, and which of them lie inside it."""
     target = torch.arange(start, start + size, dtype=torch.float64)

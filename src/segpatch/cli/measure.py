@@ -127,7 +127,7 @@ def transfer(
         seed=seed,
     )
     if dry_run:
-        print(estimate_matrix(victims, dataset, plan, len(ready)).describe())
+        print(estimate_matrix(victims, dataset, plan, ready).describe())
         return
     result = run_matrix(
         victims,

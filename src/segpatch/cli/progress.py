@@ -27,7 +27,7 @@ class ProgressPrinter:
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if progress.stage != self._stage:
-            self._stage, self._began, self._first, self._printed = progress.stage, now, progress.done - 1, 0.0
+            self._stage, self._began, self._first, self._printed = progress.stage, now, progress.done, 0.0
         terminal = self.stream.isatty()
         last = progress.done >= progress.total
         if self.quiet or not (last or now - self._printed >= (0.1 if terminal else self.every)):
@@ -44,8 +44,8 @@ class ProgressPrinter:
 
 
 def describe(progress: Progress, done_here: int, seconds: float) -> str:
-    """One line: stage, done/total, rate, time left, note. done_here: units since the stage began here."""
-    rate = done_here / seconds if seconds > 0 and done_here > 1 else 0.0
+    """One line: stage, done/total, rate, time left, note. done_here: units done in these seconds."""
+    rate = done_here / seconds if seconds > 0 else 0.0
     speed = ""
     if rate:
         left = (progress.total - progress.done) / rate

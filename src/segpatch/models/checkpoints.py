@@ -6,6 +6,7 @@ and containers and nothing else (torch's weights_only reader refuses everything 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -71,7 +72,8 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise BadInput(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
 
 
@@ -94,9 +96,10 @@ def fill(module: nn.Module, state: dict[str, Tensor], name: str, spec: NetworkSp
 def build_for(name: str, state: Mapping[str, Tensor], classes: int) -> nn.Module:
     """The bare network a state dict asks for: auxiliary heads only where it holds them."""
     spec = network_spec(name)
-    bare = spec.build(classes)
-    auxiliary = any(k in state for k in bare.state_dict() if k.startswith(spec.droppable))
-    return bare if auxiliary else spec.build(classes, auxiliary=False)
+    with torch.device("meta"):
+        keys = spec.build(classes).state_dict()
+    auxiliary = any(key in state for key in keys if key.startswith(spec.droppable))
+    return spec.build(classes, auxiliary=auxiliary)
 
 
 def file_sha256(path: Path) -> str:
@@ -141,19 +144,31 @@ def _mismatch(
     unexpected: list[str],
     shapes: list[str],
 ) -> str:
+    hint = _likeness(name, state, wanted)
     if shapes and not missing and not unexpected:
         key = shapes[0]
         return (
             f"{source} does not fit {name}: {key} is {tuple(state[key].shape)}, expected "
-            f"{tuple(wanted[key].shape)}; is it of another width or number of classes?"
+            f"{tuple(wanted[key].shape)}; is it of another width or number of classes?{hint}"
         )
-    fits = {
-        other: sum(k in state for k in MODELS[other].build(19).state_dict()) for other in MODELS if other != name
-    }
-    best = max(fits, key=lambda other: fits[other])
-    hint = f"; it looks like {best}" if fits[best] > len(state) // 2 else ""
     example = f"{(missing or unexpected)[0]} is {'missing' if missing else 'not known'}"
     return (
         f"{source} is no {name} checkpoint: {len(missing)} keys missing, {len(unexpected)} unknown "
         f"({example}){hint}"
     )
+
+
+def _likeness(name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """A hint at another network that fits most of the state, and better than the wanted one; else nothing."""
+    fits = {}
+    for other in (known for known in MODELS if known != name):
+        with torch.device("meta"):
+            fits[other] = _fitting(state, MODELS[other].build().state_dict())
+    best = max(fits, key=lambda other: fits[other])
+    likely = fits[best] > max(len(state) // 2, _fitting(state, wanted))
+    return f"; it looks like {best}" if likely else ""
+
+
+def _fitting(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> int:
+    """How many tensors of a state have the name and shape of one that is wanted."""
+    return sum(key in wanted and value.shape == wanted[key].shape for key, value in state.items())

@@ -103,8 +103,9 @@ def _shipped_file(name: str) -> Any:
 
 
 def _stem(spec: str) -> str:
+    """The name of a file without its ending, or of a run directory as it is (it may hold dots)."""
     path = Path(spec.partition("=")[2] or spec)
-    return path.stem if path.suffix else path.name
+    return path.name if path.is_dir() else path.stem
 
 
 def _load(name: str | None, path: Path, dtype: torch.dtype | None = None) -> tuple[nn.Module, dict[str, Any], str]:

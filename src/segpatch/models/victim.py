@@ -70,8 +70,11 @@ class Victim:
                 "std, value_range and size_multiple must be above 0; "
                 f"got {self.std}, {self.value_range} and {self.size_multiple}"
             )
-        if self.stride is not None and (self.window is None or not 0 < self.stride <= self.window):
-            raise BadInput(f"stride must be in 1..window; got stride {self.stride}, window {self.window}")
+        step = self.window if self.stride is None else self.stride
+        if step is not None and (self.window is None or not 0 < step <= self.window):
+            raise BadInput(
+                f"window must be above 0 and stride in 1..window; got window {self.window}, stride {self.stride}"
+            )
         self.module.eval().requires_grad_(False)
 
     @property
@@ -80,8 +83,11 @@ class Victim:
         return self.class_map.target if self.class_map else self.classes
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) float32 at the size of the images (B, 3, H, W) RGB in [0, 1]."""
-        logits = self._predict(self.normalise(images))
+        """Logits (B, K, H, W), float32 (float64 of a float64 module), at the size of the images (B, 3, H, W) RGB
+        in [0, 1]."""
+        x = self.normalise(images)
+        weight = next(self.module.parameters(), None)
+        logits = self._predict(x if weight is None else x.to(weight.dtype))
         return merge_classes(logits, self.class_map) if self.class_map else logits
 
     def to(self, device: torch.device | str) -> Victim:
@@ -109,7 +115,9 @@ class Victim:
         height, width = x.shape[-2:]
         m = self.size_multiple
         padded = F.pad(x, (0, -width % m, 0, -height % m))  # 0 is the mean colour here
-        logits = pick_output(self.module(padded), self.output).float()
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        logits = pick_output(self.module(padded), self.output)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # autocast leaves bfloat16
         if logits.shape[-2:] != padded.shape[-2:]:
             logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         return logits[..., :height, :width]
@@ -118,7 +126,11 @@ class Victim:
 def pick_output(output: Any, which: int | str | None) -> Tensor:
     """The logits tensor among what a module returned; BadInput if `which` does not lead to one."""
     if which is not None:
-        output = output[which]
+        try:
+            output = output[which]
+        except (KeyError, IndexError, TypeError) as error:
+            kind = type(output).__name__
+            raise BadInput(f"the network returned a {kind}, which has no output {which!r}") from error
     elif isinstance(output, dict) and "logits" in output:
         output = output["logits"]
     elif isinstance(output, dict) and "out" in output:

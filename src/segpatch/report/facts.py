@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from segpatch.checks import still_falling
 from segpatch.plots import Series, figure, verdict_of
 from segpatch.results import CellRecord, PatchRecord, TransferResult
 
-_LEAST_STEPS = 20
-_LEAST_FALL = 0.005
-_LEAST_SHARE = 0.1
-
 
 class ClassTable(NamedTuple):
-    """The classes of one network: IoU series (clean, own patches, strongest foreign one), and classes that are
-    neither labelled nor predicted without a patch, but predicted with one (their IoU is then 0)."""
+    """The classes of one network: IoU clean, under its strongest own and the strongest foreign patch.
+
+    phantom: classes neither labelled nor predicted without a patch, but predicted with one: their IoU is 0.
+    """
 
     victim: str
     series: list[Series]
@@ -50,9 +46,9 @@ def summary(result: TransferResult) -> list[str]:
     count = {v: sum(one == v for _, one in judged) for v in ("transfers", "does not", "undecided")}
     if total := sum(count.values()):
         out.append(
-            f"{count['transfers']} of {total} measured on other networks transfer: they cost more than "
-            f"{result.margin:g} mIoU beyond the random control. {count['does not']} do not (the whole interval "
-            f"lies within ±{result.margin:g}), {count['undecided']} are undecided."
+            f"Of {total} measurements on other networks, {count['transfers']} transfer (more than "
+            f"{result.margin:g} mIoU beyond the random control), {count['does not']} do not (within "
+            f"±{result.margin:g}) and {count['undecided']} are undecided."
         )
     if foreign:
         cell = max(foreign, key=_drop)
@@ -107,7 +103,7 @@ def never_occurring(result: TransferResult) -> list[str]:
 
 
 def scene_pairs(result: TransferResult) -> list[tuple[str, str]]:
-    """(patch, victim) of the rows of a scene: each network under its own patch, and the costliest foreign pair."""
+    """(patch, victim) of a scene's rows: each network under its own patch, and the costliest foreign pair."""
     names = [victim.name for victim in result.victims]
     own = [strongest(result, victim, own=True) or strongest(result, victim, own=False) for victim in names]
     foreign = [cell for victim in names if (cell := strongest(result, victim, own=False))]
@@ -123,26 +119,6 @@ def under_trained(name: str, warnings: Sequence[str], steps: Sequence[Mapping[st
     return said or still_falling([row["correct"] for row in steps if row.get("correct") is not None])
 
 
-def still_falling(correct: Sequence[float]) -> bool:
-    """Whether the share of correct pixels (one number a step) was still falling in the last quarter.
-
-    A line is fitted to the last quarter. It falls if it loses more than 0.005, more than a tenth of all that
-    was lost since the first tenth of the steps, and more than two standard errors of the fit. Below 20 steps
-    nothing is said.
-    """
-    if len(correct) < _LEAST_STEPS:
-        return False
-    last = np.asarray(correct[-(len(correct) // 4) :], float)
-    at = np.arange(len(last)) - (len(last) - 1) / 2
-    slope = float(at @ last / (at @ at))
-    spread = last - last.mean() - slope * at
-    error = math.sqrt(float(spread @ spread) / max(1, len(last) - 2) / float(at @ at))
-    fall = -slope * len(last)
-    start = float(np.mean(correct[: max(1, len(correct) // 10)]))
-    whole = max(0.0, start - float(last[len(last) // 2 :].mean()))
-    return fall > max(_LEAST_FALL, _LEAST_SHARE * whole) and -slope > 2 * error
-
-
 def _own_sentences(preset: str, own: Sequence[CellRecord]) -> list[str]:
     if not own:
         return []
@@ -153,8 +129,8 @@ def _own_sentences(preset: str, own: Sequence[CellRecord]) -> list[str]:
         ]
     least, most = min(own, key=_drop), max(own, key=_drop)
     return [
-        f"On their own networks, {preset} patches cost between {_cost(least)} ({least.patch} on {least.victim}) "
-        f"and {_cost(most)} ({most.patch} on {most.victim})."
+        f"On their own networks, {preset} patches cost between {_cost(least)} ({least.patch} on "
+        f"{least.victim}) and {_cost(most)} ({most.patch} on {most.victim})."
     ]
 
 

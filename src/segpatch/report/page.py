@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from segpatch import plots
 from segpatch.models.checkpoints import write_whole
@@ -62,7 +63,7 @@ def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "hash": lambda text: text[:12] if text else "–"}
+    environment.filters |= {"figure": figure, "breakable": _breakable}
     top = heat_top(result)
 
     def heat(cell: CellRecord | GroupRecord) -> str:
@@ -186,6 +187,11 @@ def _steps(run: Path, patch: PatchRecord) -> list[dict[str, Any]]:
     if not folder.resolve().is_relative_to(run.resolve()):
         return []
     return [row for row in read_steps(folder) if isinstance(row, dict) and "step" in row]
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may be broken after its slashes."""
+    return Markup("/<wbr>").join(escape(part) for part in name.split("/"))
 
 
 def _optional(path: Path) -> Any:

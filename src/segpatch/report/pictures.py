@@ -37,7 +37,7 @@ class Shown(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One scene: its own pictures, and per row (a patch on a network) clean, attacked and changed."""
+    """One scene: its own pictures, and per row (a network under a patch) clean, attacked and changed."""
 
     name: str
     truth: list[Shown]
@@ -45,7 +45,7 @@ class Scene(NamedTuple):
 
 
 def scenes(run: Path, result: TransferResult, pairs: Sequence[tuple[str, str]], most: int = 4) -> list[Scene]:
-    """Up to `most` scenes of a run, in the order of the data set, with a row per (patch, victim) of `pairs`."""
+    """Up to `most` scenes of a run, in the data set's order, with a row for each (patch, victim)."""
     kept = [name for name in result.dataset.names if (run / "scenes" / safe_name(name) / "labels.png").is_file()]
     picked = kept if len(kept) <= most else [kept[i * len(kept) // most] for i in range(most)]
     return [_scene(run / "scenes" / safe_name(name), name, result, pairs) for name in picked]
@@ -57,7 +57,7 @@ def has_photographs(run: Path) -> bool:
 
 
 def patch_picture(run: Path, record: PatchRecord, photographs: bool) -> Shown | None:
-    """A patch enlarged with sharp pixels; None where it has no picture, or is a photograph not to be shown."""
+    """A patch enlarged with sharp pixels; None if it has no picture, or is a photograph not to be shown."""
     if record.file is None or (record.kind == "natural" and not photographs):
         return None
     path = (run / record.file).with_suffix(".png")
@@ -91,22 +91,23 @@ def change_map(
     region: Region,
     colours: Sequence[tuple[int, int, int]],
 ) -> Pixels:
-    """The attacked prediction, dimmed towards light grey, with newly wrong pixels in WRONG and the patch outlined."""
+    """The attacked prediction dimmed to light grey, newly wrong pixels in WRONG, the patch outlined."""
     dimmed = (paint(patched, colours) * _DIMMED + 232 * (1 - _DIMMED)).round().astype(np.uint8)
     dimmed[newly_wrong(labels, clean, patched, region)] = WRONG
     return outline(dimmed, region)
 
 
 def outline(pixels: Pixels, region: Region) -> Pixels:
-    """A copy with a black and white frame just outside the patch, thick enough to survive shrinking."""
-    thick = max(1, max(pixels.shape[:2]) // 400)
-    frame = np.array(Image.fromarray(pixels))
-    for grown, shade in ((2 * thick, 255), (thick, 0)):
-        top, left = max(0, region.top - grown), max(0, region.left - grown)
-        frame[top : region.top + region.height + grown, left : region.left + region.width + grown] = shade
-    inside = np.s_[region.top : region.top + region.height, region.left : region.left + region.width]
-    frame[inside] = pixels[inside]
-    return frame
+    """A copy with a black and white frame along the patch's edge, inside it, where no pixel counts."""
+    thick = max(1, max(pixels.shape[:2]) // 400)  # survives shrinking
+    top, left = region.top, region.left
+    bottom, right = top + region.height, left + region.width
+    framed = np.array(Image.fromarray(pixels))
+    for inset, shade in ((0, 0), (thick, 255)):
+        framed[top + inset : bottom - inset, left + inset : right - inset] = shade
+    inside = np.s_[top + 2 * thick : bottom - 2 * thick, left + 2 * thick : right - 2 * thick]
+    framed[inside] = pixels[inside]
+    return framed
 
 
 def png_uri(pixels: Pixels) -> str:
@@ -144,7 +145,9 @@ def _scene(folder: Path, name: str, result: TransferResult, pairs: Sequence[tupl
             clean, patched = (_indices(path) for path in maps)
             if not labels.shape == clean.shape == patched.shape:
                 raise BadInput(f"the index maps of {folder} differ in size; measure again")
-            rows.append((victim, _triple(name, patch, victim, labels, clean, patched, folder, result)))
+            rows.append(
+                (f"{victim} under {patch}", _triple(name, patch, victim, labels, clean, patched, folder, result))
+            )
     return Scene(name, truth, rows)
 
 

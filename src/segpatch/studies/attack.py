@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def run_attack(
         on_progress(Progress(f"attack {name}", step.step, config.steps or 0, note))
 
     try:
-        with memory_advice(config.micro_batch or config.batch_size or 1):
+        with run.kept_if_begun(), memory_advice(config.micro_batch or config.batch_size or 1):
             patch = train_patch(victims, images, config, resume=latest, on_step=report, on_state=keep)
     except KeyboardInterrupt:
         if latest:
@@ -65,6 +65,7 @@ def run_attack(
         raise
     steps = [Step(**row) for row in read_steps(out)]
     write_json(out / "warnings.json", check_training(patch.name, steps, config))
+    patch = replace(patch, origin={**patch.origin, "data": data_record(images)})
     save_patch(patch, out / PATCH_FILE)
     run.finish()
     return patch

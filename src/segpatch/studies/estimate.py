@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from segpatch.attack import AttackConfig, as_float, patch_gradient, resolve
+from segpatch.attack import AttackConfig, patch_gradient, resolve
 from segpatch.data import Dataset
 from segpatch.data.images import SplitImages, split_images
 from segpatch.evaluate import predict
 from segpatch.models.victim import Victim
-from segpatch.patch import random_pixels
+from segpatch.patch import Patch, random_pixels
 from segpatch.studies.matrix import MatrixPlan, measured_indices, planned_patches
+from segpatch.transforms import as_float
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ def estimate_attack(victims: Sequence[Victim], images: SplitImages, config: Atta
     return Estimate(((f"{name}, {config.steps} steps", minutes),), _peak_memory())
 
 
-def estimate_matrix(victims: Sequence[Victim], dataset: Dataset, plan: MatrixPlan, given: int = 0) -> Estimate:
-    """The cost of a whole matrix with `given` ready patches beside those to train."""
+def estimate_matrix(
+    victims: Sequence[Victim], dataset: Dataset, plan: MatrixPlan, given: Sequence[Patch] = ()
+) -> Estimate:
+    """The cost of a whole matrix: ready patches are measured beside those to train."""
     images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
     split = plan.split or dataset.eval_split
     measured = len(measured_indices(dataset, split, plan))
@@ -55,7 +58,13 @@ def estimate_matrix(victims: Sequence[Victim], dataset: Dataset, plan: MatrixPla
     for item in todo:
         pieces += estimate_attack(item.victims, images, item.config).pieces
     image = as_float(split_images(dataset, split, 1)[0][0])[None]
-    rows = 1 + given + len(todo) + 2 + len({item.config.range for item in todo})
+    rows = (
+        1
+        + len(given)
+        + len(todo)
+        + 2
+        + len({item.config.range for item in todo} | {patch.range for patch in given})
+    )
     for victim in victims:
         seconds = _seconds(lambda victim=victim: predict(victim, image, plan.precision))  # type: ignore[misc]
         pieces.append((f"measure {rows} rows on {victim.name}, {measured} images", seconds * rows * measured / 60))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segpatch.checks import memory_advice
 from segpatch.data.classes import ClassSet
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput
@@ -59,8 +60,9 @@ def run_fit(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         module = spec.build(len(classes))
-    if init:
-        start_from(module, init, spec)
+    with run.kept_if_begun():
+        if init:
+            start_from(module, init, spec)
     module.to(device)
     latest = _load(run)
 
@@ -76,16 +78,17 @@ def run_fit(
         on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
 
     try:
-        state = fit_network(
-            module,
-            lambda m: victim_for(m, name, spec, classes),
-            train,
-            held_out,
-            config,
-            resume=latest,
-            on_step=report,
-            on_state=keep,
-        )
+        with run.kept_if_begun(), memory_advice(config.batch_size):
+            state = fit_network(
+                module,
+                lambda m: victim_for(m, name, spec, classes),
+                train,
+                held_out,
+                config,
+                resume=latest,
+                on_step=report,
+                on_state=keep,
+            )
     except KeyboardInterrupt:
         if latest:
             _save(run, latest)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from segpatch.attack import AttackConfig, as_float, attack_preset
+from segpatch.attack import AttackConfig, attack_preset, resolve
 from segpatch.checks import check_matrix, memory_advice
 from segpatch.data import Dataset, batches
 from segpatch.data.images import SplitImages, spaced, split_images
@@ -32,6 +32,7 @@ from segpatch.runs import guarded, open_run
 from segpatch.studies.attack import PATCH_FILE, run_attack, training_warnings
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.transfer import transfer_matrix
+from segpatch.transforms import as_float
 
 VIDEO_BLOCKS = {"camvid": 10}
 """Consecutive frames that are resampled together; images of other data sets count as independent."""
@@ -113,90 +114,92 @@ def run_matrix(
         "victims": [{"name": v.name, **vars(v.provenance)} for v in victims],
         "given": [patch.facts() for patch in given],
     }
+    _refuse_early(todo, given, images)
     run = open_run(out, record, "transfer.json", resume=resume, overwrite=overwrite)
     if run.finished:
         return read_transfer(out)
-    patches, files, warnings = list(given), {}, []
-    for patch in given:
-        files[patch.name] = f"given/{safe_name(patch.name)}.safetensors"
-    for item in todo:
-        patches.append(
-            run_attack(
-                item.victims,
-                images,
-                item.config,
-                out / item.folder,
-                resume=(out / item.folder).exists(),
-                on_progress=on_progress,
+    with run.kept_if_begun():
+        patches, files, warnings = list(given), {}, []
+        for patch in given:
+            files[patch.name] = f"given/{safe_name(patch.name)}.safetensors"
+        for item in todo:
+            patches.append(
+                run_attack(
+                    item.victims,
+                    images,
+                    item.config,
+                    out / item.folder,
+                    resume=(out / item.folder).exists(),
+                    on_progress=on_progress,
+                )
             )
+            files[item.name] = f"{item.folder}/{PATCH_FILE}"
+            warnings += training_warnings(out / item.folder)
+        controls = control_patches(patches, images, plan.seed)
+        files |= {patch.name: f"controls/{safe_name(patch.name)}.safetensors" for patch in controls}
+        with guarded(out):
+            for patch in (*controls, *given):
+                (out / files[patch.name]).parent.mkdir(exist_ok=True)
+                save_patch(patch, out / files[patch.name])
+            shutil.rmtree(out / "scenes", ignore_errors=True)
+        names = dataset.names(split)
+        groups = [dataset.groups(split)[index] for index in measured]
+        shown = (
+            frozenset(names[measured[i]] for i in spaced(len(measured), plan.pictures))
+            if plan.pictures
+            else frozenset()
         )
-        files[item.name] = f"{item.folder}/{PATCH_FILE}"
-        warnings += training_warnings(out / item.folder)
-    controls = control_patches(patches, images, plan.seed)
-    files |= {patch.name: f"controls/{safe_name(patch.name)}.safetensors" for patch in controls}
-    with guarded(out):
-        for patch in (*controls, *given):
-            (out / files[patch.name]).parent.mkdir(exist_ok=True)
-            save_patch(patch, out / files[patch.name])
-        shutil.rmtree(out / "scenes", ignore_errors=True)
-    names = dataset.names(split)
-    groups = [dataset.groups(split)[index] for index in measured]
-    shown = (
-        frozenset(names[measured[i]] for i in spaced(len(measured), plan.pictures))
-        if plan.pictures
-        else frozenset()
-    )
-    block = VIDEO_BLOCKS.get(dataset.kind, 1)
+        block = VIDEO_BLOCKS.get(dataset.kind, 1)
 
-    def show(done: int) -> None:
-        note = f"{len(patches) + len(controls)} patches on {len(victims)} networks"
-        on_progress(Progress("measure", done, len(measured), note))
+        def show(done: int) -> None:
+            note = f"{len(patches) + len(controls)} patches on {len(victims)} networks"
+            on_progress(Progress("measure", done, len(measured), note))
 
-    def keep(picture: Picture) -> None:
-        write_picture(out, picture)
+        def keep(picture: Picture) -> None:
+            write_picture(out, picture)
 
-    with memory_advice(plan.batch_size):
-        matrix = transfer_matrix(
-            victims,
-            batches(dataset, split, batch_size=plan.batch_size, indices=measured, workers=1),
-            [*controls, *patches],
+        with memory_advice(plan.batch_size):
+            matrix = transfer_matrix(
+                victims,
+                batches(dataset, split, batch_size=plan.batch_size, indices=measured, workers=1),
+                [*controls, *patches],
+                groups=groups,
+                block=block,
+                margin=plan.margin,
+                place=plan.place,
+                seed=plan.seed,
+                precision=plan.precision,
+                on_image=show,
+                on_picture=keep,
+                pictures=shown,
+            )
+        if plan.photographs:
+            _keep_photographs(dataset, split, shown, out)
+        height, width = dataset.size(split)
+        about = DatasetRecord(
+            kind=dataset.kind,
+            split=split,
+            images=len(measured),
+            height=height,
+            width=width,
+            fingerprint=dataset.fingerprint(split),
+            class_map=next((v.class_map.name for v in victims if v.class_map), None),
+            names=[names[index] for index in measured],
             groups=groups,
             block=block,
-            margin=plan.margin,
-            place=plan.place,
-            seed=plan.seed,
-            precision=plan.precision,
-            on_image=show,
-            on_picture=keep,
-            pictures=shown,
         )
-    if plan.photographs:
-        _keep_photographs(dataset, split, shown, out)
-    height, width = dataset.size(split)
-    about = DatasetRecord(
-        kind=dataset.kind,
-        split=split,
-        images=len(measured),
-        height=height,
-        width=width,
-        fingerprint=dataset.fingerprint(split),
-        class_map=next((v.class_map.name for v in victims if v.class_map), None),
-        names=[names[index] for index in measured],
-        groups=groups,
-        block=block,
-    )
-    warnings += check_matrix(matrix, victims, f"{dataset.kind} {split}")
-    result = transfer_result(
-        matrix,
-        victims,
-        about,
-        command=command,
-        precision=plan.precision,
-        warnings=warnings,
-        files=files,
-    )
-    write_transfer(out, result, matrix)
-    write_report(out, out / "report")
+        warnings += check_matrix(matrix, victims, f"{dataset.kind} {split}")
+        result = transfer_result(
+            matrix,
+            victims,
+            about,
+            command=command,
+            precision=plan.precision,
+            warnings=warnings,
+            files=files,
+        )
+        write_transfer(out, result, matrix)
+        write_report(out, out / "report")
     run.finish()
     return result
 
@@ -219,16 +222,31 @@ def planned_patches(victims: Sequence[Victim], plan: MatrixPlan) -> list[Planned
     return out
 
 
-def control_patches(patches: Sequence[Patch], images: SplitImages, seed: int) -> list[Patch]:
-    """A grey, a natural and, per pixel range, a random patch, of the patches' one size.
+def _refuse_early(todo: Sequence[PlannedPatch], given: Sequence[Patch], images: SplitImages) -> None:
+    """BadInput, before anything is trained or written, for patches that one matrix cannot hold."""
+    sizes = [patch.size for patch in given]
+    for item in todo:
+        size = resolve(item.config, images, item.victims).patch_size
+        assert size
+        sizes.append(size)
+    one_size(sizes)
+    names = [patch.name for patch in given] + [item.name for item in todo]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"patches must have different names; {', '.join(twice)} occurs more than once")
 
-    Raises BadInput where the patches differ in size: such patches are measured in runs of their own.
-    """
-    sizes = {patch.size for patch in patches}
-    if len(sizes) != 1:
-        listed = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)) or "none"
+
+def one_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The one size (h, w) of all patches of a matrix; such of other sizes are measured in runs of their own."""
+    if len(set(sizes)) != 1:
+        listed = ", ".join(f"{h}x{w}" for h, w in sorted(set(sizes))) or "none"
         raise BadInput(f"the patches of one matrix must have one size; got {listed}")
-    (size,) = sizes
+    return sizes[0]
+
+
+def control_patches(patches: Sequence[Patch], images: SplitImages, seed: int) -> list[Patch]:
+    """A grey, a natural and, per pixel range, a random patch, of the patches' one size."""
+    size = one_size([patch.size for patch in patches])
     scene = as_float(images[seed % len(images)][0])
     ranges = dict.fromkeys(patch.range for patch in patches)
     return [

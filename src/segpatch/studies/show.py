@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segpatch.attack import as_float
 from segpatch.compositing import paste
 from segpatch.data import Dataset
 from segpatch.data.images import SplitImages
@@ -18,6 +17,7 @@ from segpatch.models.victim import Victim
 from segpatch.patch import Patch, as_uint8
 from segpatch.report.pictures import change_map, outline, paint
 from segpatch.runs import guarded
+from segpatch.transforms import as_float
 from segpatch.types import Batch
 
 

@@ -1,0 +1,104 @@
+"""The mathematics once more, as slow loops over single numbers, for the tests to compare with."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from segpatch.transforms import Scene
+from segpatch.types import IGNORE, Region
+
+
+def paste_loop(image: Tensor, patch: Tensor, region: Region) -> Tensor:
+    """The image (3, H, W) with the patch (3, h, w) at the region, pixel by pixel."""
+    out = image.clone()
+    for channel in range(3):
+        for row in range(region.height):
+            for column in range(region.width):
+                out[channel, region.top + row, region.left + column] = patch[channel, row, column]
+    return out
+
+
+def scene_loop(image: Tensor, scene: Scene) -> Tensor:
+    """The bilinear scene (3, h, w) of an image (3, H, W); 0 outside."""
+    out = torch.zeros(3, *scene.size, dtype=image.dtype)
+    for row, column, y, x in _sources(image.shape[1:], scene):
+        top, left = math.floor(y), math.floor(x)
+        bottom, right = min(top + 1, image.shape[1] - 1), min(left + 1, image.shape[2] - 1)
+        down, along = float(y - top), float(x - left)
+        upper = image[:, top, left] * (1 - along) + image[:, top, right] * along
+        lower = image[:, bottom, left] * (1 - along) + image[:, bottom, right] * along
+        out[:, row, column] = upper * (1 - down) + lower * down
+    return out
+
+
+def labels_loop(labels: Tensor, scene: Scene) -> Tensor:
+    """The nearest labels (h, w) of labels (H, W), the later one of two that are equally near; IGNORE outside."""
+    out = torch.full(scene.size, IGNORE)
+    for row, column, y, x in _sources(labels.shape, scene):
+        out[row, column] = labels[math.floor(y + Fraction(1, 2)), math.floor(x + Fraction(1, 2))]
+    return out
+
+
+def confusion_loop(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Counts (B, K, K) [image, true, predicted]."""
+    out = torch.zeros(len(labels), classes, classes, dtype=torch.int32)
+    for image, (predicted, truth) in enumerate(zip(predictions.tolist(), labels.tolist(), strict=True)):
+        for predicted_row, truth_row in zip(predicted, truth, strict=True):
+            for guess, true in zip(predicted_row, truth_row, strict=True):
+                if true != IGNORE:
+                    out[image, true, guess] += 1
+    return out
+
+
+def iou_loop(confusion: Tensor) -> list[float]:
+    """IoU per class of one confusion matrix (K, K); NaN where it does not occur."""
+    matrix = confusion.tolist()
+    classes = range(len(matrix))
+    out = []
+    for c in classes:
+        union = sum(matrix[c]) + sum(matrix[other][c] for other in classes) - matrix[c][c]
+        out.append(matrix[c][c] / union if union else math.nan)
+    return out
+
+
+def miou_loop(confusion: Tensor) -> float:
+    """Mean IoU of one confusion matrix (K, K) over the classes that occur."""
+    present = [iou for iou in iou_loop(confusion) if not math.isnan(iou)]
+    return sum(present) / len(present)
+
+
+def cross_entropy_loop(logits: Tensor, labels: Tensor, *, only_right: bool) -> tuple[float, int]:
+    """Summed cross-entropy and number of pixels: the labelled ones, or of those the rightly predicted."""
+    total, count = 0.0, 0
+    for image in range(labels.shape[0]):
+        for row in range(labels.shape[1]):
+            for column in range(labels.shape[2]):
+                true = int(labels[image, row, column])
+                scores = logits[image, :, row, column].tolist()
+                if true == IGNORE or (only_right and scores.index(max(scores)) != true):
+                    continue
+                total += math.log(sum(math.exp(score) for score in scores)) - scores[true]
+                count += 1
+    return total, count
+
+
+def _sources(size: torch.Size, scene: Scene) -> list[tuple[int, int, Fraction, Fraction]]:
+    """row, column in the result and y, x in the image, for each pixel of the result that lies in it."""
+    out = []
+    for row in range(scene.size[0]):
+        for column in range(scene.size[1]):
+            y, x = scene.top + row, scene.left + column
+            if y < scene.scaled[0] and x < scene.scaled[1]:
+                target = column if not scene.flip else scene.size[1] - 1 - column
+                y_in = (y + Fraction(1, 2)) * size[0] / scene.scaled[0] - Fraction(1, 2)
+                x_in = (x + Fraction(1, 2)) * size[1] / scene.scaled[1] - Fraction(1, 2)
+                out.append((row, target, _inside(y_in, size[0]), _inside(x_in, size[1])))
+    return out
+
+
+def _inside(position: Fraction, length: int) -> Fraction:
+    return max(Fraction(0), min(position, Fraction(length - 1)))

@@ -1,0 +1,37 @@
+"""The demo on real parts, made short; `make demo` runs it whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from segpatch.results import read_transfer
+from segpatch.studies import demo
+
+
+def test_demo_trains_measures_and_writes_the_page(tmp_path, monkeypatch):
+    short = replace(
+        demo.PLAN,
+        presets=("released",),
+        overrides={"steps": 2, "batch_size": 1},
+        trained=4,
+        measured=2,
+        pictures=1,
+    )
+    monkeypatch.setattr(demo, "PLAN", short)
+    stages = []
+    result = demo.run_demo(tmp_path / "demo", on_progress=lambda progress: stages.append(progress.stage))
+    assert read_transfer(tmp_path / "demo") == result
+    assert {victim.name for victim in result.victims} == {"pidnet-s", "bisenetv2", "segformer-b0"}
+    assert len(result.cells) == 3 * (1 + 3 + 3)  # clean, three controls, three patches
+    page = (tmp_path / "demo" / "report" / "index.html").read_text()
+    assert all(patch.name in page for patch in result.patches)
+    assert [s for s in dict.fromkeys(stages) if s.startswith("attack")] and "measure" in stages
+
+
+@pytest.mark.long
+def test_whole_demo(tmp_path):
+    result = demo.run_demo(tmp_path / "demo")
+    own = [cell for cell in result.cells if cell.white_box and "/strong/" in cell.patch]
+    assert all(cell.over_random.ci95[0] > 0 for cell in own)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from segpatch.errors import BadInput
+from segpatch.evaluate import Picture, Scores, evaluate, evaluate_all, predict
+from segpatch.metrics import confusion_matrix
+from segpatch.patch import FULL_RANGE, Patch, grey_patch, random_patch, random_pixels
+from segpatch.types import IGNORE, Batch
+from tiny import conv_victim, in_batches, pictures
+
+PATCH = Patch(random_pixels((4, 6), FULL_RANGE, 0), name="trained")
+
+
+def test_confusion_does_not_depend_on_the_batches():
+    images, victim = pictures(6), conv_victim()
+    one = evaluate(victim, in_batches(images, 1), PATCH, place="drawn")
+    for size in (2, 4, 6):
+        other = evaluate(victim, in_batches(images, size), PATCH, place="drawn")
+        assert one.names == other.names
+        for which in ("clean", "clean_outside", "patched"):
+            assert torch.equal(getattr(one, which), getattr(other, which))
+
+
+def test_counts_are_those_of_the_predictions():
+    images, victim = pictures(2), conv_victim()
+    scores = evaluate(victim, in_batches(images, 2), PATCH)
+    (batch,) = in_batches(images, 2)
+    outside = batch.labels.clone()
+    outside[:, 4:8, 5:11] = IGNORE  # a 4x6 patch in the middle of 12x16
+    patched = batch.images.clone()
+    patched[:, :, 4:8, 5:11] = PATCH.pixels
+    assert torch.equal(scores.clean, confusion_matrix(predict(victim, batch.images), batch.labels, 3))
+    assert torch.equal(scores.clean_outside, confusion_matrix(predict(victim, batch.images), outside, 3))
+    assert torch.equal(scores.patched, confusion_matrix(predict(victim, patched), outside, 3))
+    assert scores.clean.sum() == 2 * 12 * 16
+    assert scores.clean_outside.sum() == scores.patched.sum() == 2 * (12 * 16 - 4 * 6)
+
+
+def test_no_patch_drops_nothing():
+    scores = evaluate(conv_victim(), in_batches(pictures(), 2), None)
+    assert scores.miou_drop == 0
+    assert torch.equal(scores.clean, scores.patched) and torch.equal(scores.clean, scores.clean_outside)
+
+
+def test_all_at_once_is_one_by_one():
+    victims = [conv_victim(0), conv_victim(1)]
+    patches = [None, PATCH, grey_patch((3, 3))]
+    grid = evaluate_all(victims, in_batches(pictures(), 2), patches, place="drawn", seed=3)
+    for row, patch in zip(grid, patches, strict=True):
+        for scores, victim in zip(row, victims, strict=True):
+            alone = evaluate(victim, in_batches(pictures(), 5), patch, place="drawn", seed=3)
+            assert torch.equal(scores.patched, alone.patched) and torch.equal(scores.clean, alone.clean)
+
+
+def regions_of(patches: list[Patch], seed: int) -> dict[str, list]:
+    shown: dict[str, list] = {}
+    names = frozenset(f"picture{i}" for i in range(5))
+
+    def keep(picture: Picture) -> None:
+        shown.setdefault(picture.patch, []).append(picture.region)
+
+    batches = in_batches(pictures(), 2)
+    evaluate_all([conv_victim()], batches, patches, place="drawn", seed=seed, on_picture=keep, pictures=names)
+    return shown
+
+
+def test_patches_of_one_size_lie_at_the_same_drawn_places():
+    same = [PATCH, random_patch((4, 6), FULL_RANGE, 1)]
+    first = regions_of(same, seed=0)
+    assert first["trained"] == first["random/full/s1"] == regions_of(same, seed=0)["trained"]
+    assert len(set(first["trained"])) > 1
+    assert first["trained"] != regions_of(same, seed=1)["trained"]
+
+
+def test_only_named_images_are_shown():
+    seen: list[Picture] = []
+    batches = in_batches(pictures(), 2)
+    victims = [conv_victim(0, name="a"), conv_victim(1, name="b")]
+    evaluate_all(victims, batches, [None, PATCH], on_picture=seen.append, pictures=frozenset({"picture3"}))
+    assert [(p.image, p.patch, p.victim) for p in seen] == [("picture3", "trained", n) for n in ("a", "b")]
+    assert seen[0].region == (4, 5, 4, 6)
+    assert torch.equal(seen[0].labels, pictures()[3][1])
+    assert torch.equal(seen[0].clean, predict(victims[0], batches[1].images)[1])
+    assert seen[0].patched.shape == (12, 16) and not torch.equal(seen[0].patched, seen[0].clean)
+
+
+def test_progress_counts_images():
+    done: list[int] = []
+    evaluate(conv_victim(), in_batches(pictures(), 2), None, on_image=done.append)
+    assert done == [2, 4, 5]
+
+
+def test_labels_beyond_the_classes_are_refused():
+    images, labels = pictures(1)[0]
+    labels = labels.clone()
+    labels[0, 0], labels[0, 1] = 3, IGNORE
+    with pytest.raises(BadInput, match=r"conv predicts 3 classes, but a label of picture0 .* is 3"):
+        evaluate(conv_victim(), in_batches([(images, labels)], 1), None)
+
+
+@pytest.mark.parametrize(
+    ("batches", "patch", "place", "message"),
+    [
+        ([], None, "centre", "no image to measure"),
+        (in_batches(pictures(1), 1), grey_patch((13, 2)), "centre", "13x2 patch does not fit images of 12x16"),
+        (in_batches(pictures(1), 1), grey_patch((2, 17)), "drawn", "2x17 patch does not fit images of 12x16"),
+        (in_batches(pictures(1), 1), None, "middle", "place must be one of centre, drawn"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(batches: list[Batch], patch: Patch | None, place: str, message: str):
+    with pytest.raises(BadInput, match=message):
+        evaluate(conv_victim(), batches, patch, place=place)
+
+
+def test_scores_by_hand():
+    # Truth in rows: two images of 10 pixels; class 2 never occurs.
+    clean = torch.tensor([[[6, 0, 0], [0, 4, 0], [0, 0, 0]], [[5, 1, 0], [0, 4, 0], [0, 0, 0]]])
+    outside = torch.tensor([[[4, 0, 0], [0, 4, 0], [0, 0, 0]], [[4, 0, 0], [0, 4, 0], [0, 0, 0]]])
+    patched = torch.tensor([[[2, 2, 0], [0, 4, 0], [0, 0, 0]], [[2, 2, 0], [0, 4, 0], [0, 0, 0]]])
+    scores = Scores(("a", "b"), clean.int(), outside.int(), patched.int())
+    assert scores.miou_clean == pytest.approx((11 / 12 + 8 / 9) / 2)
+    assert scores.miou_clean_outside == 1
+    assert scores.confusion.tolist() == [[4, 4, 0], [0, 8, 0], [0, 0, 0]]
+    assert scores.iou[:2] == pytest.approx([4 / 8, 8 / 12]) and math.isnan(scores.iou[2])
+    assert scores.miou == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert scores.miou_drop == pytest.approx(1 - 7 / 12)
+    assert scores.pixel_accuracy == 12 / 16
+
+
+def test_bfloat16_predicts():
+    batch = in_batches(pictures(), 5)[0]
+    agree = predict(conv_victim(), batch.images, "bf16") == predict(conv_victim(), batch.images)
+    assert 0.9 < agree.float().mean() <= 1

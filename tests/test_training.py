@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from segpatch.errors import BadInput
+from segpatch.training import (
+    FitConfig,
+    FitState,
+    FitStep,
+    _rate,
+    class_weights,
+    fit_batch,
+    fit_network,
+    measure_miou,
+    ohem,
+)
+from segpatch.types import IGNORE
+from tiny import Tiny, as_uint8, learnable, plain
+
+CONFIG = FitConfig(
+    steps=12,
+    batch_size=3,
+    crop=(8, 8),
+    scales=(0.8, 1.2),
+    jitter=0.1,
+    learning_rate=0.02,
+    warmup=2,
+    averaging=0.5,
+    precision="fp32",
+    validate_every=4,
+)
+
+
+def tiny_network() -> Tiny:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Tiny()
+
+
+def fitted(config: FitConfig, *, module: Tiny | None = None, resume: FitState | None = None):
+    """The final state, all steps, and copies of the state after each step."""
+    steps: list[FitStep] = []
+    states: list[FitState] = []
+    state = fit_network(
+        module or tiny_network(),
+        plain,
+        as_uint8(learnable()),
+        as_uint8(learnable(2)),
+        config,
+        resume=resume,
+        on_step=steps.append,
+        on_state=lambda s: states.append(copy.deepcopy(s)),
+    )
+    return state, steps, states
+
+
+@pytest.mark.parametrize("criterion", ["balanced", "ohem"])
+def test_a_tiny_network_learns_a_trivial_data_set(criterion: str):
+    config = replace(CONFIG, steps=40, validate_every=20, criterion=criterion)
+    before = measure_miou(plain(tiny_network()), as_uint8(learnable(2)))
+    state, steps, _ = fitted(config)
+    assert sum(s.loss for s in steps[-5:]) < 0.85 * sum(s.loss for s in steps[:5])
+    assert before < 0.5 and state.best_miou > 0.9
+    module = tiny_network()
+    module.load_state_dict(state.best)
+    assert measure_miou(plain(module), as_uint8(learnable(2))) == state.best_miou
+
+
+@pytest.mark.parametrize("stopped", [1, 4, 7, 11, 12])
+def test_resumed_fit_gives_the_same_bits(stopped: int):
+    whole, all_steps, states = fitted(CONFIG)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        other = Tiny()
+    again, steps, _ = fitted(CONFIG, module=other, resume=states[stopped - 1])
+    assert same_steps(steps, all_steps[stopped:])
+    for part in ("weights", "average", "best"):
+        for key, value in getattr(whole, part).items():
+            assert torch.equal(getattr(again, part)[key], value), (part, key)
+    assert again.best_miou == whole.best_miou
+
+
+def same_steps(one: list[FitStep], other: list[FitStep]) -> bool:
+    return repr(one) == repr(other)  # repr, because NaN differs from itself
+
+
+def test_the_best_average_is_kept():
+    config = replace(CONFIG, learning_rate=0.3, validate_every=1)  # too fast: scores go up and down
+    state, steps, states = fitted(config)
+    scores = [step.miou for step in steps]
+    best = scores.index(max(scores))
+    assert best < len(scores) - 1, "the last one is the best, so this test shows nothing"
+    assert state.best_miou == scores[best]
+    assert all(torch.equal(state.best[key], states[best].average[key]) for key in state.best)
+
+
+def test_validation_happens_when_it_is_due():
+    _, steps, _ = fitted(replace(CONFIG, steps=10))
+    assert [step.step for step in steps if step.miou == step.miou] == [4, 8, 10]
+
+
+def test_bfloat16_trains():
+    state, steps, _ = fitted(replace(CONFIG, steps=2, precision="bf16"))
+    assert all(math.isfinite(step.loss) for step in steps)
+    assert all(value.dtype == torch.float32 for value in state.weights.values())
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    train = as_uint8(learnable())
+    images, labels = fit_batch(train, CONFIG, 3)
+    fit_batch(train, CONFIG, 0)
+    again, labels_again = fit_batch(train, CONFIG, 3)
+    assert torch.equal(images, again) and torch.equal(labels, labels_again)
+    assert images.shape == (3, 3, 8, 8) and labels.shape == (3, 8, 8) and labels.dtype == torch.int64
+    assert 0 <= images.min() <= images.max() <= 1
+    for other in (fit_batch(train, CONFIG, 4), fit_batch(train, replace(CONFIG, seed=1), 3)):
+        assert not torch.equal(images, other[0])
+
+
+def test_an_epoch_visits_every_image_once():
+    train = [(torch.full((3, 8, 8), i, dtype=torch.uint8), torch.full((8, 8), i)) for i in range(6)]
+    config = replace(CONFIG, scales=(1.0, 1.0), jitter=0.0)
+    seen = [int(v) for step in (2, 3) for v in fit_batch(train, config, step)[1].amax((1, 2))]
+    assert sorted(seen) == list(range(6))
+
+
+def test_the_loss_may_look_at_every_second_pixel():
+    train = as_uint8(learnable())
+    images, labels = fit_batch(train, CONFIG, 0)
+    strided, few = fit_batch(train, replace(CONFIG, label_stride=2), 0)
+    assert torch.equal(images, strided)
+    assert torch.equal(few, labels[:, 1::2, 1::2])
+
+
+def test_class_weights_by_hand():
+    # Six counted pixels: half of class 0, a third of class 1, a sixth of class 2, none of class 3.
+    labels = torch.tensor([[0, 0, 0, 1], [1, 2, IGNORE, IGNORE]], dtype=torch.uint8)
+    weights = class_weights([(torch.zeros(3, 2, 4), labels)], 4)
+    raw = [1 / math.log(1.1 + share) for share in (1 / 2, 1 / 3, 1 / 6, 0)]
+    mean = raw[0] / 2 + raw[1] / 3 + raw[2] / 6
+    torch.testing.assert_close(weights, torch.tensor([value / mean for value in raw]))
+
+
+def test_ohem_by_hand():
+    loss = torch.tensor([[[1.0, 4.0], [3.0, 100.0]], [[2.0, 0.0], [0.5, 0.1]]])
+    counted = torch.ones(2, 2, 2, dtype=torch.bool)
+    counted[0, 1, 1] = False  # the 100
+    assert ohem(loss, counted, share=0.5) == (4 + 3 + 2) / 3  # half of seven, rounded down
+    assert ohem(loss, counted, share=0.01) == 4
+    assert ohem(loss, ~counted & False) == 0
+
+
+def test_learning_rate_by_hand():
+    config = FitConfig(steps=10, learning_rate=2.0, warmup=4)
+    assert _rate(config, 0) == pytest.approx(2 * 0.25)
+    assert _rate(config, 1) == pytest.approx(2 * 0.5 * 0.9**0.9)
+    assert _rate(config, 5) == pytest.approx(2 * 0.5**0.9)
+    assert _rate(config, 9) == pytest.approx(2 * 0.1**0.9)
+    assert _rate(replace(config, warmup=0), 0) == 2.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 0}, {"batch_size": 0}, {"criterion": "dice"}, {"precision": "fp16"}, {"validate_every": 0}],
+)
+def test_impossible_recipes_are_refused(change: dict):
+    with pytest.raises(BadInput, match=next(iter(change))):
+        FitConfig(**change)
