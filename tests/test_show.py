@@ -20,13 +20,18 @@ def victim():
     return Victim(torch.nn.Conv2d(3, 19, 3, padding=1))
 
 
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def test_one_row_without_a_patch_and_two_with(tmp_path, victim):
     streets = open_data("streets", height=64, width=128)
     write_scene(victim, streets, tmp_path / "one.png")
-    assert Image.open(tmp_path / "one.png").size == (3 * 128, 64)
+    assert read(tmp_path / "one.png").shape == (64, 3 * 128, 3)
     patch = Patch(torch.zeros(3, 12, 16))
     write_scene(victim, streets, tmp_path / "two.png", patch=patch)
-    picture = np.asarray(Image.open(tmp_path / "two.png"))
+    picture = read(tmp_path / "two.png")
     assert picture.shape == (128, 3 * 128, 3)
     attacked = picture[64:, :128]
     assert (attacked[26:38, 56:72] == 0).all()  # the black patch in the centre of the second row

@@ -104,6 +104,12 @@ def test_validation_happens_when_it_is_due():
     assert [step.step for step in steps if step.miou == step.miou] == [4, 8, 10]
 
 
+def test_validation_leaves_the_running_weights_alone():
+    often, _, _ = fitted(replace(CONFIG, validate_every=1))
+    seldom, _, _ = fitted(replace(CONFIG, validate_every=12))
+    assert all(torch.equal(often.weights[key], seldom.weights[key]) for key in often.weights)
+
+
 def test_bfloat16_trains():
     state, steps, _ = fitted(replace(CONFIG, steps=2, precision="bf16"))
     assert all(math.isfinite(step.loss) for step in steps)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from reference import labels_loop, scene_loop
+from reference import LAW, labels_loop, scene_loop
 from segpatch.errors import BadInput
 from segpatch.transforms import Scene, SceneEOT, apply_scene, apply_scene_to_labels, draw_scene
 from segpatch.types import IGNORE
@@ -70,7 +70,7 @@ def test_padding_is_black_and_without_truth():
     assert torch.equal((image == 0).all(0), padding)
 
 
-@settings(max_examples=50)
+@LAW
 @given(
     scale=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     crop=st.tuples(st.integers(1, 10), st.integers(1, 10)),

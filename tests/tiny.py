@@ -114,12 +114,14 @@ def as_uint8(images: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]
     return [(image.to(torch.uint8), labels.to(torch.uint8)) for image, labels in images]
 
 
-def write_learnable(root: Path, *, train: int = 6, val: int = 4, classes: str = NAMES) -> str:
+def write_learnable(
+    root: Path, *, train: int = 6, val: int = 4, classes: str = NAMES, size: tuple[int, int] = (12, 16)
+) -> str:
     """`learnable` images as a `folder:` data set; its spec."""
     for split, count in (("train", train), ("val", val)):
         for kind in ("images", "labels"):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
-        for index, (image, labels) in enumerate(as_uint8(learnable(count))):
+        for index, (image, labels) in enumerate(as_uint8(learnable(count, *size))):
             pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
             Image.fromarray(pixels).save(root / f"images/{split}/{split}{index}.png")
             Image.fromarray(labels.numpy()).save(root / f"labels/{split}/{split}{index}.png")

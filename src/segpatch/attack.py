@@ -25,7 +25,7 @@ from segpatch.updates import AdamState, adam_start, adam_step, sign_step
 STEPPERS = ("sign", "adam")
 PUBLISHED_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(17))
 """0.5, 0.6 .. 2.1: what the released loader draws from (the paper writes [0.5, 2])."""
-_HELD_OUT = 1 << 41  # the address of the held-out images' draw
+_HELD_OUT = 0x68656C64  # "held": an address that no training step reaches
 
 
 @dataclass(frozen=True, kw_only=True)

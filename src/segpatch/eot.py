@@ -26,7 +26,7 @@ class PatchEOT:
     """The distribution of what happens to the patch before it is pasted.
 
     scale: (low, high) factor of its size; rotation: degrees to either side; perspective: corner shift as a
-    share of the side; brightness: added, to either side; contrast: (low, high) factor about mid grey;
+    share of half the side; brightness: added, to either side; contrast: (low, high) factor about mid grey;
     noise: standard deviation of Gaussian noise. Brightness and noise are in units of the [0, 1] pixel range.
     """
 
@@ -68,7 +68,10 @@ class Placement:
 
 
 def generator_at(*address: int) -> np.random.Generator:
-    """A generator of its own for an address such as (seed, step, sample); the same wherever it is asked."""
+    """A generator of its own for an address such as (seed, step, sample); the same wherever it is asked.
+
+    Numbers below 2**32, because numpy splits larger ones into words; trailing zeros do not tell addresses apart.
+    """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(address)))
 
 

@@ -17,7 +17,7 @@ from segpatch.models.victim import Victim
 from segpatch.patch import Patch
 from segpatch.types import IGNORE, Batch, Region
 
-_PLACE = 1 << 42  # the address of a measured place
+_PLACE = 0x706C6163  # "plac": an address that no training step reaches
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,13 @@ def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
     """Predicted class ids (B, H, W) uint8 on the CPU, of images (B, 3, H, W) in [0, 1]."""
     device = next(iter(victim.module.parameters()), images).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return victim(images.to(device)).argmax(1).to(torch.uint8).cpu()
+        logits = victim(images.to(device))
+    if logits.shape[1] != len(victim.label_classes):
+        raise BadInput(
+            f"{victim.name} returned logits of {logits.shape[1]} classes, but its class set "
+            f"{victim.label_classes.name!r} has {len(victim.label_classes)}; give the right classes="
+        )
+    return logits.argmax(1).to(torch.uint8).cpu()
 
 
 def _regions(batch: Batch, first: int, patch: Patch | None, place: str, seed: int) -> list[Region]:

@@ -27,7 +27,7 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tenso
 
 
 def iou_per_class(confusion: Tensor) -> Tensor:
-    """Intersection over union (..., K) float64 of matrices (..., K, K); NaN where a class has no labelled pixel."""
+    """Intersection over union (..., K) float64 of matrices (..., K, K); NaN for a class without labelled pixel."""
     confusion = confusion.double()
     hit = confusion.diagonal(dim1=-2, dim2=-1)
     union = confusion.sum(-1) + confusion.sum(-2) - hit

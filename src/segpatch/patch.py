@@ -29,7 +29,7 @@ RELEASED_RANGE: Range = ((0.485, 0.456, 0.406), (0.714, 0.680, 0.631))
 """ImageNet mean to mean + std: what the published run's clamp to [0, 1] in normalised units allowed."""
 
 KINDS = ("trained", "grey", "random", "natural")
-_PIXELS = 1 << 40  # the address of a random patch's pixels, away from those of training steps
+_PIXELS = 0x70697865  # "pixe": an address that no training step reaches
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Patch:
 
     def sha256(self) -> str:
         """Of the exact pixels, in hex."""
-        return hashlib.sha256(self.pixels.float().cpu().contiguous().numpy().tobytes()).hexdigest()
+        return hashlib.sha256(self.pixels.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
         """What is known of the patch beside its pixels and origin, ready for JSON."""

@@ -57,7 +57,8 @@ class Run:
 
     def save_state(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replaces state.safetensors; the old one stays whole until the new one is."""
-        content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        # Copies, because safetensors refuses tensors that share memory: the latest patch may be the best one.
+        content = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         about = json.dumps({"step": step, **facts})
         write_whole(self.directory / "state.safetensors", save(content, metadata={"segpatch": about}))
         self._saved_step, self._saved_at = step, time.monotonic()

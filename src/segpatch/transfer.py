@@ -26,7 +26,7 @@ from segpatch.statistics import (
 )
 from segpatch.types import Batch
 
-_BOOTSTRAP = 1 << 43  # the address of the resamples
+_BOOTSTRAP = 0x626F6F74  # "boot": an address that no training step reaches
 
 
 @dataclass(frozen=True)

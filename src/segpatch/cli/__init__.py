@@ -13,6 +13,8 @@ import typer
 from segpatch.cli import measure, things, train
 from segpatch.errors import SegpatchError
 
+STOPPED = 130
+
 app = typer.Typer(
     name="segpatch",
     help="How far do adversarial patches break real-time semantic segmentation, and do they travel?",
@@ -35,15 +37,17 @@ app.command("show")(things.show)
 def main() -> None:
     """Runs the command line; SegpatchError becomes one line on stderr and exit code 1."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0  # typer turns Ctrl-C into STOPPED
     except SegpatchError as error:
         print(f"segpatch: {error}", file=sys.stderr)
         sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
-        print("\nsegpatch: stopped; the same command with --resume goes on", file=sys.stderr)
-        sys.exit(130)
+        code = STOPPED
     except Exception as error:
         if not hasattr(error, "exit_code") or not hasattr(error, "show"):
             raise
         error.show()  # a usage error of the parser
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    if code == STOPPED:
+        print("\nsegpatch: stopped; the same command with --resume goes on", file=sys.stderr)
+    sys.exit(code)

@@ -32,10 +32,10 @@ def load_network(name: str, checkpoint: Path | str, *, dtype: torch.dtype | None
 
 def load_victim(spec: str) -> Victim:
     """The victim of a spec: `NAME` (shipped), `NAME=FILE`, or a `fit` run directory."""
-    name, equals, file = spec.partition("=")
-    if equals:
-        return _victim(name, Path(file), label=name)
     directory = Path(spec)
+    name, equals, file = spec.partition("=")
+    if equals and not directory.is_dir():
+        return _victim(name, Path(file), label=name)
     if (directory / NETWORK_FILE).is_file():
         return _victim(None, directory / NETWORK_FILE, label=None)
     if directory.is_dir():
@@ -109,6 +109,8 @@ def _stem(spec: str) -> str:
 
 
 def _load(name: str | None, path: Path, dtype: torch.dtype | None = None) -> tuple[nn.Module, dict[str, Any], str]:
+    if name is not None:
+        network_spec(name)  # a mistyped name is said before a large file is read
     state, facts = read_checkpoint(path)
     network = name or facts.get("network")
     if network is None:

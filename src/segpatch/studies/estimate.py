@@ -58,13 +58,9 @@ def estimate_matrix(
     for item in todo:
         pieces += estimate_attack(item.victims, images, item.config).pieces
     image = as_float(split_images(dataset, split, 1)[0][0])[None]
-    rows = (
-        1
-        + len(given)
-        + len(todo)
-        + 2
-        + len({item.config.range for item in todo} | {patch.range for patch in given})
-    )
+    ranges = {item.config.range for item in todo} | {patch.range for patch in given}
+    controls = 2 + len(ranges)  # grey, natural, and a random patch of each range
+    rows = 1 + len(given) + len(todo) + controls
     for victim in victims:
         seconds = _seconds(lambda victim=victim: predict(victim, image, plan.precision))  # type: ignore[misc]
         pieces.append((f"measure {rows} rows on {victim.name}, {measured} images", seconds * rows * measured / 60))

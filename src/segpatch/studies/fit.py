@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,9 +80,11 @@ def run_fit(
         run.append_step(step._asdict())
         scored = f", mIoU {step.miou:.3f}" if step.miou == step.miou else ""
         on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
+        if interrupts:
+            raise KeyboardInterrupt
 
     try:
-        with run.kept_if_begun(), memory_advice(config.batch_size):
+        with held_back() as interrupts, run.kept_if_begun(), memory_advice(config.batch_size):
             state = fit_network(
                 module,
                 lambda m: victim_for(m, name, spec, classes),
@@ -90,7 +96,7 @@ def run_fit(
                 on_state=keep,
             )
     except KeyboardInterrupt:
-        if latest:
+        if latest and len(interrupts) < 2:
             _save(run, latest)
         raise
     module.load_state_dict(state.best)
@@ -110,6 +116,29 @@ def run_fit(
     write_network(out / NETWORK_FILE, bare, facts, half=half)
     run.finish()
     return state.best_miou
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[list[int]]:
+    """Collects Ctrl-C in a list instead of raising it; the second one is raised at once.
+
+    In the middle of a step the weights are no state to go on from, nor are they while averages are validated.
+    """
+    caught: list[int] = []
+
+    def catch(number: int, frame: object) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may catch signals, and gets all of them
+        return
+    before = signal.signal(signal.SIGINT, catch)
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def victim_for(module: nn.Module, name: str, spec: NetworkSpec, classes: ClassSet) -> Victim:
@@ -143,7 +172,7 @@ def _save(run: Run, state: FitState) -> None:
     tensors: dict[str, Tensor] = {}
     for part in ("weights", "average", "optimiser", "best"):
         for key, value in getattr(state, part).items():
-            tensors[f"{part}/{key}"] = value.clone()
+            tensors[f"{part}/{key}"] = value
     run.save_state(state.step, tensors, {"best_miou": state.best_miou})
 
 

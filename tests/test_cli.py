@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from segpatch.cli import main
+from segpatch.data import CITYSCAPES
+from segpatch.models.checkpoints import write_network
+from segpatch.models.networks import MODELS
+from segpatch.patch import load_patch
+from tiny import write_learnable
+
+SIZE = (48, 64)
+SHORT = ["--steps", "2", "--batch-size", "1", "--patch-size", "4"]
+COMMANDS = ["demo", "models", "data", "fit", "attack", "evaluate", "transfer", "report", "patch", "show"]
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command line in this process."""
+    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["segpatch", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Outcome(int(stop.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two random networks and a data set of six tiny images in the classes of Cityscapes."""
+    root = tmp_path_factory.mktemp("cli")
+    for seed, name in enumerate(("one", "two")):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            write_network(root / f"{name}.safetensors", MODELS["segformer-b0"].build(19, auxiliary=False), {})
+    write_learnable(root / "data", train=3, val=2, classes="\n".join(CITYSCAPES.names), size=SIZE)
+    write_learnable(root / "three", train=1, val=1, size=SIZE)
+    return root
+
+
+@pytest.fixture
+def victim(place: Path) -> list[str]:
+    return ["--victim", f"segformer-b0={place}/one.safetensors"]
+
+
+@pytest.fixture
+def given(place: Path, victim: list[str]) -> list[str]:
+    return [*victim, "--data", f"folder:{place}/data"]
+
+
+@pytest.fixture
+def attack(given: list[str]) -> list[str]:
+    return ["attack", *given, *SHORT]
+
+
+def test_attack_evaluate_transfer(call: Call, place: Path, tmp_path: Path, attack: list[str], given: list[str]):
+    done = call(*attack, "--out", tmp_path / "a")
+    assert done.code == 0
+    assert done.out.startswith(f"segformer-b0/paper/s0: 4x4 patch after 2 steps in {tmp_path}/a\n")
+    assert "attack segformer-b0/paper/s0: 2/2" in done.err and "took" in done.err
+
+    done = call("evaluate", "--patch", tmp_path / "a", *given, "--out", tmp_path / "e", "--json", "--quiet")
+    result = json.loads(done.out)
+    assert (done.code, done.err) == (0, "")
+    assert [p["name"] for p in result["patches"]][-1] == "segformer-b0/paper/s0"
+    assert result["command"].startswith("segpatch evaluate --patch ")
+
+    both = [*given, "--victim", f"segformer-b0={place}/two.safetensors"]
+    done = call("transfer", *both, *SHORT, "--patch", tmp_path / "a", "--preset", "paper", "--out", tmp_path / "t")
+    assert done.code == 0
+    head = next(line for line in done.out.splitlines() if line.startswith("patch "))
+    assert head.split() == ["patch", "segformer-b0:one", "segformer-b0:two"]
+    assert "segformer-b0:two/paper/s0" in done.out and f"results: {tmp_path}/t/transfer.json" in done.out
+    assert "measure: 2/2" in done.err
+    lines = (tmp_path / "t/transfer.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 7
+
+
+def test_attack_prints_json(call: Call, tmp_path: Path, attack: list[str]):
+    done = call(*attack, "--out", tmp_path / "a", "--json", "--quiet", "--seed", 3)
+    assert (done.code, done.err) == (0, "")
+    facts = json.loads(done.out)
+    assert facts["sha256"] == load_patch(tmp_path / "a").sha256()
+    assert (facts["seed"], facts["steps"], facts["out"]) == (3, 2, f"{tmp_path}/a")
+    assert isinstance(facts["warnings"], list)
+
+
+def test_interrupt_and_resume(call: Call, tmp_path: Path, attack: list[str], monkeypatch: pytest.MonkeyPatch):
+    def stop(progress) -> None:
+        raise KeyboardInterrupt
+
+    call(*attack, "--out", tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr("segpatch.cli.train.ProgressPrinter", lambda quiet: stop)
+        done = call(*attack, "--out", tmp_path / "a")
+    assert done.code == 130 and "--resume goes on" in done.err
+    done = call(*attack, "--out", tmp_path / "a", "--resume")
+    assert done.code == 0
+    assert load_patch(tmp_path / "a").sha256() == load_patch(tmp_path / "whole").sha256()
+    finished = call(*attack, "--out", tmp_path / "a", "--resume")
+    assert finished == Outcome(0, done.out, "")
+
+
+def test_a_finished_transfer_is_printed_again(call: Call, tmp_path: Path, given: list[str]):
+    transfer = ["transfer", *given, *SHORT, "--out", tmp_path / "t", "--pictures", 0]
+    done = call(*transfer)
+    again = call(*transfer, "--resume")
+    assert (again.code, again.out, again.err) == (0, done.out, "")
+    assert call(*transfer).code == 1
+
+
+def test_overwrite(call: Call, tmp_path: Path, attack: list[str]):
+    call(*attack, "--out", tmp_path / "a")
+    assert call(*attack, "--out", tmp_path / "a", "--seed", 1, "--overwrite").code == 0
+    assert load_patch(tmp_path / "a").seed == 1
+
+
+def test_dry_run_writes_nothing(call: Call, tmp_path: Path, attack: list[str], given: list[str]):
+    done = call(*attack, "--out", tmp_path / "a", "--dry-run")
+    assert done.code == 0 and "segformer-b0/paper/s0, 2 steps: about " in done.out
+    done = call("transfer", *given, *SHORT, "--seeds", "0,1", "--out", tmp_path / "t", "--dry-run")
+    assert done.code == 0 and "measure 6 rows on segformer-b0, 2 images: about " in done.out
+    assert "minutes and" in done.out and "GiB of memory" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fit_gives_a_victim(call: Call, place: Path, tmp_path: Path):
+    recipe = ["--steps", 1, "--batch-size", 1, "--crop", 32, "--images", 1, "--data", f"folder:{place}/three"]
+    done = call("fit", "--model", "segformer-b0", *recipe, "--out", tmp_path / "f", "--json", "--quiet")
+    assert (done.code, done.err) == (0, "")
+    assert 0 <= json.loads(done.out)["clean_miou"] <= 1
+    data = ["--data", f"folder:{place}/three"]
+    assert call("attack", "--victim", tmp_path / "f", *data, *SHORT, "--out", tmp_path / "a").code == 0
+    assert load_patch(tmp_path / "a").trained_on == ("segformer-b0",)
+
+
+def test_data_make_and_check(call: Call, tmp_path: Path):
+    size = ["--height", 32, "--width", 64]
+    done = call("data", "make", "streets", "--out", tmp_path / "s", "--train", 2, "--val", 1, *size)
+    assert done.code == 0 and f"use --data streets:{tmp_path}/s" in done.out
+    done = call("data", "check", f"streets:{tmp_path}/s", "--quiet")
+    assert (done.code, done.err) == (0, "") and "no problem found" in done.out
+    next((tmp_path / "s").rglob("*_leftImg8bit.png")).write_bytes(b"x")
+    done = call("data", "check", f"streets:{tmp_path}/s", "--quiet")
+    assert done.code == 1 and "_leftImg8bit.png" in done.out
+    assert call("data", "make", "streats", "--out", tmp_path / "t").err.startswith("segpatch: unknown procedural")
+
+
+def test_models_and_patches_as_things(call: Call, place: Path, tmp_path: Path, attack: list[str]):
+    listed = json.loads(call("models", "--json").out)["models"]
+    assert {"name", "shipped", "family", "classes", "parameters", "checkpoints"} <= listed[0].keys()
+    assert {entry["name"] for entry in listed} == MODELS.keys()
+    assert call("models").out.splitlines()[0].startswith("network ")
+    done = call("models", "check", "segformer-b0", place / "one.safetensors")
+    assert done.code == 0 and "fits segformer-b0: 19 classes" in done.out
+    call(*attack, "--out", tmp_path / "a")
+    assert "segformer-b0/paper/s0" in call("patch", "list", tmp_path).out
+    shown = json.loads(call("patch", "show", tmp_path / "a").out)
+    assert shown["origin"]["config"]["steps"] == 2
+    assert call("patch", "list", place).code == 1
+
+
+# What a user gets wrong, as arguments that replace or follow those of an attack, and what the line must say.
+WRONG = [
+    (["--data", "folder:/nowhere"], "/nowhere"),
+    (["--patch-size", "49"], "49x49 patch does not fit crops of 48x48"),
+    (["--patch-size", "4by4"], "a size is HxW"),
+    (["--preset", "relaesed"], "did you mean 'released'"),
+    (["--loss", "cros-entropy"], "did you mean 'cross-entropy'"),
+    (["--place", "center"], "did you mean 'centre'"),
+    (["--device", "cuda:99"], "CUDA devices; use cpu"),
+    (["--device", "gpu"], "--device must be"),
+    (["--images", "0"], "image"),
+    (["--victim", "segfromer-b0"], "did you mean 'segformer-b0'"),
+    (["--victim", "runs/absent"], "no such run directory"),
+    (["--victim", "segformer-b0=absent.pth"], "no checkpoint at absent.pth"),
+    (["--victim", "bisenetv2={place}/two.safetensors"], "is no bisenetv2 checkpoint"),
+    (["--victim", "segformer-b0={place}/one.safetensors"], "given twice"),
+    (["--data", "folder:{place}/three"], "no class map from the 19 classes of cityscapes"),
+]
+
+
+@pytest.mark.parametrize(("extra", "words"), WRONG)
+def test_what_the_user_can_mend_is_one_line(
+    call: Call, place: Path, tmp_path: Path, attack: list[str], extra: list[str], words: str
+):
+    done = call(*attack, *(part.format(place=place) for part in extra), "--out", tmp_path / "a")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("segpatch: ") and done.err.count("\n") == 1
+    assert words in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("value", "height", "words"), [(77, 48, "has label value 77"), (0, 40, "but its label")])
+def test_bad_labels_are_one_line(
+    call: Call, tmp_path: Path, victim: list[str], value: int, height: int, words: str
+):
+    from fabricate import write_labels
+
+    data = ["--data", write_learnable(tmp_path / "data", classes="\n".join(CITYSCAPES.names), size=SIZE)]
+    for index in range(1, 6):  # the first one is looked at before a run is opened
+        write_labels(tmp_path / f"data/labels/train/train{index}.png", value, height=height, width=64)
+    fit = ["fit", "--model", "segformer-b0", *data, "--steps", 1, "--crop", 32]
+    for command in (["attack", *victim, *data, *SHORT], ["transfer", *victim, *data, *SHORT], fit):
+        done = call(*command, "--batch-size", 6, "--quiet", "--out", tmp_path / "a")
+        assert done.code == 1 and words in done.err and done.err.count("\n") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_folder_that_is_taken_is_left_alone(call: Call, tmp_path: Path, attack: list[str]):
+    call(*attack, "--out", tmp_path / "a")
+    before = load_patch(tmp_path / "a").sha256()
+    done = call(*attack, "--out", tmp_path / "a", "--seed", 1)
+    assert done.code == 1 and "already holds a run; use --resume, --overwrite or another --out" in done.err
+    assert load_patch(tmp_path / "a").sha256() == before
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/dear.txt").write_text("x")
+    done = call(*attack, "--out", tmp_path / "letters", "--overwrite")
+    assert done.code == 1 and "is no segpatch run" in done.err
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["dear.txt"]
+
+
+@pytest.mark.parametrize(
+    "line", [["attack"], ["atack"], ["attack", "--stepps", "3"], ["transfer", "--images", "many"], ["patch"]]
+)
+def test_usage_errors_exit_with_2(call: Call, line: list[str]):
+    done = call(*line)
+    assert done.code == 2 and "Usage" in done.out + done.err and "Traceback" not in done.err
+
+
+def test_a_bug_keeps_its_traceback(call: Call, attack: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("segpatch.studies.attack.train_patch", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["segpatch", *attack, "--out", str(tmp_path / "a")])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_help_lists_every_command_without_torch():
+    code = "import sys; import segpatch.cli; sys.argv = ['segpatch', '--help']\ntry: segpatch.cli.main()\n"
+    code += "finally: print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "False")
+    listed = [line.strip("│ ").split(" ")[0] for line in done.stdout.splitlines()]
+    assert set(COMMANDS) <= set(listed)

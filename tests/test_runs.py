@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from segpatch import runs
+from segpatch.errors import BadInput, SegpatchError
+from segpatch.runs import Run, environment, open_run, read_json, read_steps, write_json
+
+CONFIG = {"command": "attack", "argv": "segpatch attack", "config": {"steps": 3, "size": (4, 5)}}
+RESULT = "patch.safetensors"
+
+
+def test_a_run_says_what_was_asked_and_where(tmp_path: Path):
+    run = open_run(tmp_path / "new/run", CONFIG, RESULT)
+    assert not run.finished
+    assert read_json(run.directory / "config.json") == {**CONFIG, "config": {"steps": 3, "size": [4, 5]}}
+    about = read_json(run.directory / "environment.json")
+    assert {"segpatch", "torch", "numpy"} <= about["versions"].keys()
+    assert about["versions"]["torch"] == torch.__version__
+    assert about["threads"] >= 1 and about["device"] and about["python"].count(".") == 2
+
+
+def test_the_git_revision_is_recorded():
+    revision = environment()["git"]
+    assert revision is None or len(revision.rstrip("+")) >= 12
+
+
+def test_an_existing_run_is_refused_unless_asked(tmp_path: Path):
+    open_run(tmp_path / "run", CONFIG, RESULT)
+    with pytest.raises(BadInput, match="already holds a run; use --resume, --overwrite or another --out"):
+        open_run(tmp_path / "run", CONFIG, RESULT)
+    assert not open_run(tmp_path / "run", CONFIG, RESULT, resume=True).finished
+
+
+def test_a_folder_that_is_no_run_is_never_touched(tmp_path: Path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/dear.txt").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name in ("letters", "file"):
+        for how in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(BadInput, match="is no segpatch run"):
+                open_run(tmp_path / name, CONFIG, RESULT, **how)
+    assert (tmp_path / "letters/dear.txt").exists() and (tmp_path / "file").read_text() == "x"
+
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    assert open_run(tmp_path / "run", CONFIG, RESULT).directory == tmp_path / "run"
+
+
+def test_resume_refuses_another_config(tmp_path: Path):
+    open_run(tmp_path / "run", CONFIG, RESULT)
+    other = {**CONFIG, "config": {"steps": 4, "size": (4, 5)}}
+    with pytest.raises(BadInput, match="a run with another config; resume with the same settings"):
+        open_run(tmp_path / "run", other, RESULT, resume=True)
+    open_run(tmp_path / "run", {**CONFIG, "argv": "segpatch attack --resume"}, RESULT, resume=True)
+
+
+def test_resume_starts_what_does_not_exist(tmp_path: Path):
+    assert not open_run(tmp_path / "run", CONFIG, RESULT, resume=True).finished
+
+
+def test_overwrite_removes_what_was_there(tmp_path: Path):
+    run = open_run(tmp_path / "run", CONFIG, RESULT)
+    run.append_step({"step": 1})
+    (tmp_path / "run" / RESULT).write_text("old")
+    again = open_run(tmp_path / "run", {"command": "fit"}, RESULT, overwrite=True)
+    assert sorted(path.name for path in again.directory.iterdir()) == ["config.json", "environment.json"]
+    assert read_json(again.directory / "config.json") == {"command": "fit"}
+
+
+def test_the_result_makes_a_run_finished(tmp_path: Path):
+    run = open_run(tmp_path / "run", CONFIG, RESULT)
+    run.save_state(1, {}, {})
+    (run.directory / RESULT).write_text("done")
+    run.finish()
+    assert run.finished and not (run.directory / "state.safetensors").exists()
+    assert open_run(tmp_path / "run", CONFIG, RESULT, resume=True).finished
+
+
+def test_state_comes_back_and_later_steps_are_forgotten(tmp_path: Path):
+    run = Run(tmp_path)
+    assert run.load_state() is None
+    for step in range(1, 6):
+        run.append_step({"step": step, "loss": step / 2})
+        if step == 3:
+            run.save_state(step, {"pixels": torch.arange(6.0).view(2, 3).T}, {"best": 0.25})
+    tensors, facts = Run(tmp_path).load_state()
+    assert torch.equal(tensors["pixels"], torch.arange(6.0).view(2, 3).T)
+    assert facts == {"step": 3, "best": 0.25}
+    assert [row["step"] for row in read_steps(tmp_path)] == [1, 2, 3]
+
+
+def test_steps_without_a_state_are_forgotten(tmp_path: Path):
+    Run(tmp_path).append_step({"step": 1})
+    assert Run(tmp_path).load_state() is None
+    assert read_steps(tmp_path) == []
+
+
+def test_a_line_cut_short_is_left_out(tmp_path: Path):
+    Run(tmp_path).append_step({"step": 1})
+    with (tmp_path / "steps.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert read_steps(tmp_path) == [{"step": 1}]
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path):
+    run = Run(tmp_path)
+    run.save_state(3, {"pixels": torch.zeros(100)}, {})
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(BadInput, match=r"is damaged .* start again with --overwrite"):
+        run.load_state()
+
+
+def test_the_state_is_due_after_steps_and_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    run = Run(tmp_path, _saved_at=now)
+    assert not run.state_is_due(1000)  # no time has passed
+    now = 130.0
+    assert not run.state_is_due(49) and run.state_is_due(50)
+    run.save_state(50, {}, {})
+    assert not run.state_is_due(100)
+
+
+class FullDisk:
+    """Stands in for Path.open: the first bytes are written, then the disk is full."""
+
+    def __init__(self, opened) -> None:
+        self.file = opened
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.file.close()
+
+    def write(self, content) -> None:
+        self.file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch):
+    real = Path.open
+
+    def opened(path: Path, mode: str = "r", *rest, **more):
+        return FullDisk(real(path, mode)) if mode[0] in "wa" else real(path, mode, *rest, **more)
+
+    def fill() -> None:
+        monkeypatch.setattr(Path, "open", opened)
+
+    yield fill
+    monkeypatch.undo()
+
+
+def test_no_space_left_is_one_line_and_leaves_nothing(tmp_path: Path, full_disk):
+    full_disk()
+    with pytest.raises(SegpatchError, match="No space left on device") as caught:
+        open_run(tmp_path / "run", CONFIG, RESULT)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_space_left_keeps_the_old_state(tmp_path: Path, full_disk):
+    run = Run(tmp_path)
+    run.save_state(1, {"pixels": torch.ones(3)}, {})
+    before = (tmp_path / "state.safetensors").read_bytes()
+    full_disk()
+    with pytest.raises(SegpatchError, match="No space left"):
+        run.save_state(2, {"pixels": torch.zeros(3)}, {})
+    with pytest.raises(SegpatchError, match=r"cannot write to .*No space left"):
+        run.append_step({"step": 2})
+    assert [p.name for p in tmp_path.iterdir() if p.name != "steps.jsonl"] == ["state.safetensors"]
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SegpatchError, match="cannot write to"):
+        open_run(tmp_path / "file/run", CONFIG, RESULT)
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"nan": math.nan, "inf": [math.inf, -math.inf], "one": 1.5, 2: Path("/x")})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"nan": None, "inf": [None, None], "one": 1.5, "2": "/x"}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "b.json", {"object": object()})
+
+
+def test_what_is_no_json_is_refused(tmp_path: Path):
+    (tmp_path / "a.json").write_text("{")
+    for name in ("a.json", "absent.json"):
+        with pytest.raises(BadInput, match="is no readable JSON file"):
+            read_json(tmp_path / name)
+
+
+def test_bad_input_before_the_first_step_leaves_no_run(tmp_path: Path):
+    run = open_run(tmp_path / "run", CONFIG, RESULT)
+    with pytest.raises(BadInput), run.kept_if_begun():
+        raise BadInput("a label is missing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_has_begun_is_kept(tmp_path: Path):
+    run = open_run(tmp_path / "run", CONFIG, RESULT)
+    with pytest.raises(KeyboardInterrupt), run.kept_if_begun():
+        raise KeyboardInterrupt
+    again = open_run(tmp_path / "run", CONFIG, RESULT, resume=True)
+    with pytest.raises(BadInput), again.kept_if_begun():
+        raise BadInput("a label is missing")
+    fresh = open_run(tmp_path / "other", CONFIG, RESULT)
+    with pytest.raises(BadInput), fresh.kept_if_begun():
+        fresh.append_step({"step": 1})
+        raise BadInput("a label is missing")
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "other"}
+    assert runs.read_steps(fresh.directory) == [{"step": 1}]

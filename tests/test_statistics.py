@@ -1,0 +1,159 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+from torch.testing import assert_close
+
+from reference import LAW, miou_loop
+from segpatch.statistics import block_ids, holm, interval, p_value, resample_counts, resampled_miou, verdict
+
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+
+
+def test_blocks_by_hand():
+    groups = ["a"] * 5 + ["b"] * 2 + ["a"]
+    assert block_ids(groups, 2).tolist() == [0, 0, 1, 1, 2, 3, 3, 4]
+    assert block_ids(groups, 1).tolist() == list(range(8))
+    assert block_ids(groups, 100).tolist() == [0, 0, 0, 0, 0, 1, 1, 2]
+    assert block_ids(["x"] * 4, 2).tolist() == [0, 0, 1, 1]
+
+
+@LAW
+@given(st.lists(st.sampled_from("ab"), min_size=1, max_size=30), st.integers(1, 7))
+def test_blocks_are_runs_of_one_group_and_no_longer_than_asked(groups, length):
+    blocks = block_ids(groups, length).tolist()
+    assert all(after - before in (0, 1) for before, after in pairwise(blocks))
+    for block in range(blocks[-1] + 1):
+        inside = [group for group, of in zip(groups, blocks, strict=True) if of == block]
+        assert 1 <= len(inside) <= length
+        assert len(set(inside)) == 1
+
+
+def test_resamples_draw_whole_blocks_as_often_as_there_are_blocks():
+    blocks = block_ids(["a"] * 12, 3)
+    counts = resample_counts(blocks, 200, np.random.default_rng(0))
+    assert counts.shape == (200, 12)
+    assert bool((counts.sum(1) == 12).all())
+    by_block = counts.view(200, 4, 3)
+    assert bool((by_block == by_block[..., :1]).all())
+    assert_close(counts.mean(0), torch.ones(12).double(), rtol=0, atol=0.2)
+    assert set(by_block.unique().tolist()) >= {0, 1, 2}
+
+
+def test_resamples_of_unequal_blocks_draw_that_many_blocks():
+    counts = resample_counts(torch.tensor([0, 0, 0, 1, 2]), 50, np.random.default_rng(0))
+    assert bool((counts[:, [0, 3, 4]].sum(1) == 3).all())
+
+
+def test_resamples_are_those_of_their_generator():
+    once, again = (resample_counts(torch.arange(9), 20, np.random.default_rng(5)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, resample_counts(torch.arange(9), 20, np.random.default_rng(6)))
+
+
+def test_resampled_miou_is_the_loop():
+    generator = torch.Generator().manual_seed(0)
+    confusions = torch.randint(50, (6, 3, 3), generator=generator, dtype=torch.int32)
+    counts = resample_counts(torch.arange(6), 10, np.random.default_rng(0))
+    for value, times in zip(resampled_miou(confusions, counts), counts, strict=True):
+        assert float(value) == pytest.approx(miou_loop((times.view(6, 1, 1) * confusions).sum(0)))
+
+
+def test_interval_is_that_of_numpy():
+    values = torch.rand(501, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert interval(values) == pytest.approx(np.percentile(values.numpy(), [2.5, 97.5]))
+    assert interval(values, 0.5) == pytest.approx(np.percentile(values.numpy(), [25, 75]))
+    assert interval(torch.arange(101).double(), 0.9) == pytest.approx((5, 95))
+
+
+def test_the_bootstrap_agrees_with_scipy_on_a_mean():
+    """Where all pixels are of one class and images of one size, mIoU is the mean share of hits."""
+    hits = np.random.default_rng(0).integers(20, 80, 40)
+    confusions = torch.zeros(40, 2, 2, dtype=torch.int32)
+    confusions[:, 0, 0], confusions[:, 0, 1] = torch.tensor(hits), torch.tensor(100 - hits)
+    counts = resample_counts(torch.arange(40), 2000, np.random.default_rng(1))
+    ours = interval(resampled_miou(confusions, counts))
+    theirs = bootstrap((hits / 100,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(2))
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.01)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(100):
+        sample = torch.from_numpy(generator.normal(size=50))
+        counts = resample_counts(torch.arange(50), 200, generator)
+        low, high = interval(counts @ sample / 50)
+        covered += low <= 0 <= high
+    assert 87 <= covered <= 99
+
+
+def test_p_value_by_hand():
+    assert p_value(torch.full((99,), 0.2)) == 2 / 100
+    assert p_value(torch.full((99,), -0.2)) == 2 / 100
+    assert p_value(torch.tensor([-1.0, 1.0, 1.0, 1.0])) == pytest.approx(2 * 2 / 5)
+    assert p_value(torch.zeros(99)) == 1
+
+
+@LAW
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0, float("nan")]), min_size=1, max_size=50))
+def test_p_value_is_a_probability_and_does_not_know_the_sign(values):
+    values = torch.tensor(values)
+    assert 2 / (len(values) + 1) <= p_value(values) <= 1
+    assert p_value(values) == p_value(-values)
+
+
+def test_undefined_values_are_no_evidence():
+    assert p_value(torch.full((99,), torch.nan)) == 1
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+@LAW
+@given(P_VALUES)
+def test_holm_lies_between_the_plain_values_and_bonferroni_and_keeps_their_order(values):
+    adjusted = holm(values)
+    for before, after in zip(values, adjusted, strict=True):
+        assert before <= after <= min(1, before * len(values))
+    ranked = [after for _, after in sorted(zip(values, adjusted, strict=True))]
+    assert ranked == sorted(adjusted)
+
+
+@LAW
+@given(P_VALUES, st.floats(0.001, 0.5))
+def test_holm_rejects_what_the_step_down_rule_rejects(values, level):
+    rejected = 0
+    for rank, value in enumerate(sorted(values)):
+        if value * (len(values) - rank) > level:
+            break
+        rejected += 1
+    assert sum(value <= level for value in holm(values)) == rejected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0.011, 0.2, "transfers"),
+        (0.01, 0.2, "undecided"),
+        (-0.01, 0.01, "does not"),
+        (-0.01, 0.0101, "undecided"),
+        (-0.0101, 0.01, "undecided"),
+        (0.0, 0.0, "does not"),
+        (float("nan"), float("nan"), "undecided"),
+    ],
+)
+def test_verdict_at_its_boundaries(low, high, wanted):
+    assert verdict(low, high) == wanted
+
+
+def test_verdict_takes_another_margin():
+    assert verdict(0.03, 0.04, margin=0.02) == "transfers"
+    assert verdict(0.03, 0.04, margin=0.05) == "does not"
