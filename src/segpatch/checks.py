@@ -70,7 +70,7 @@ def check_training(name: str, steps: Sequence[Step], config: AttackConfig) -> li
 
 
 def check_matrix(matrix: TransferMatrix, victims: Sequence[Victim], measured_on: str) -> list[str]:
-    """Warnings about a measured matrix. measured_on: data set and split, such as "camvid test"."""
+    """Warnings about a measured matrix. measured_on: data set and split, as `str(SplitImages)` says them."""
     warnings = []
     for victim in victims:
         clean = matrix.cell("none", victim.name).scores.miou_clean
@@ -90,8 +90,8 @@ def check_matrix(matrix: TransferMatrix, victims: Sequence[Victim], measured_on:
 
 def has_seen(trained_on: str | None, measured_on: str) -> bool:
     """Whether "camvid train+val" (data set and splits) covers the one split of "camvid val"."""
-    kind, _, splits = (trained_on or "").partition(" ")
-    measured_kind, _, split = measured_on.partition(" ")
+    kind, _, splits = (trained_on or "").partition(",")[0].partition(" ")
+    measured_kind, _, split = measured_on.partition(",")[0].partition(" ")
     return kind == measured_kind and split in splits.replace(" ", "+").split("+")
 
 

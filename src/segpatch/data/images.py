@@ -19,6 +19,12 @@ class SplitImages:
     split: str
     indices: Sequence[int]
 
+    def __str__(self) -> str:
+        """ "camvid test", or "camvid test, 50 of 233 images"."""
+        total = len(self.dataset.samples(self.split))
+        part = "" if len(self.indices) == total else f", {len(self.indices)} of {total} images"
+        return f"{self.dataset.kind} {self.split}{part}"
+
     def __len__(self) -> int:
         return len(self.indices)
 

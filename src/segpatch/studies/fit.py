@@ -105,9 +105,9 @@ def run_fit(
         "classes": class_facts(classes),
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
-        "trained_on": f"{train.dataset.kind} {train.split}",
+        "trained_on": str(train),
         "clean_miou": state.best_miou,
-        "clean_on": f"{held_out.dataset.kind} {held_out.split}",
+        "clean_on": str(held_out),
         "seed": config.seed,
         "fit": record,
     }

@@ -188,7 +188,7 @@ def run_matrix(
             groups=groups,
             block=block,
         )
-        warnings += check_matrix(matrix, victims, f"{dataset.kind} {split}")
+        warnings += check_matrix(matrix, victims, str(SplitImages(dataset, split, measured)))
         result = transfer_result(
             matrix,
             victims,
