@@ -276,7 +276,7 @@ def test_a_module_that_cuts_the_gradient_is_refused():
 
 
 def test_held_out_score_is_that_of_evaluate():
-    from segpatch.evaluate import evaluate
+    from segpatch.evaluation import evaluate
 
     images, pixels = pictures(), random_pixels((4, 4), FULL_RANGE, 0)
     scores = evaluate(conv_victim(), in_batches(images, 5), Patch(pixels))

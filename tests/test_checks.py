@@ -8,7 +8,7 @@ import torch
 from segpatch.attack import AttackConfig, Step
 from segpatch.checks import check_matrix, check_training, has_seen, memory_advice
 from segpatch.errors import SegpatchError
-from segpatch.evaluate import Scores
+from segpatch.evaluation import Scores
 from segpatch.models.victim import Provenance
 from segpatch.patch import FULL_RANGE, Patch, random_patch
 from segpatch.transfer import Cell, OverRandom, TransferMatrix, transfer_matrix

@@ -13,7 +13,7 @@ FLOORS = [
     ["types", "errors"],
     ["compositing", "transforms", "eot", "losses", "updates", "metrics", "statistics", "conditions", "defences"],
     ["patch", "models", "data"],
-    ["attack", "evaluate", "transfer", "locality", "training", "latency", "checks"],
+    ["attack", "evaluation", "transfer", "locality", "training", "latency", "checks"],
     ["runs", "results", "plots", "report"],
     ["studies"],
     ["cli", "__main__"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import segpatch
 
@@ -23,6 +24,13 @@ def test_every_public_name_is_there_and_says_what_it_is():
         assert value is not None
         if callable(value):
             assert value.__doc__, name
+
+
+def test_no_public_name_is_hidden_by_a_module_of_that_name():
+    code = "from segpatch import *; import types; assert not isinstance(evaluate, types.ModuleType)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    modules = {path.stem for path in Path(segpatch.__file__).parent.iterdir()}
+    assert not modules & PUBLIC
 
 
 def test_importing_segpatch_does_not_import_torch():

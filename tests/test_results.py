@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from segpatch.errors import BadInput, Missing
-from segpatch.evaluate import Picture
+from segpatch.evaluation import Picture
 from segpatch.metrics import miou
 from segpatch.models.victim import Provenance, Victim
 from segpatch.patch import FULL_RANGE, Patch, grey_patch, random_patch

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from segpatch.errors import BadInput
-from segpatch.evaluate import evaluate
+from segpatch.evaluation import evaluate
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, grey_patch, random_patch
 from segpatch.statistics import REPLICATES
 from segpatch.transfer import TransferMatrix, transfer_matrix

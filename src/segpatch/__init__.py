@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from segpatch.attack import PRESETS, AttackConfig, train_patch
     from segpatch.data import open_data
-    from segpatch.evaluate import Scores, evaluate
+    from segpatch.evaluation import Scores, evaluate
     from segpatch.losses import LOSSES
     from segpatch.models.load import load_network, load_victim
     from segpatch.models.networks import MODELS
@@ -25,10 +25,10 @@ _HOMES = {
     "MODELS": "models.networks",
     "PRESETS": "attack",
     "Patch": "patch",
-    "Scores": "evaluate",
+    "Scores": "evaluation",
     "TransferMatrix": "transfer",
     "Victim": "models.victim",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "load_network": "models.load",
     "load_patch": "patch",
     "load_victim": "models.load",

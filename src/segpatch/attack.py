@@ -13,7 +13,7 @@ from segpatch.compositing import centre_region, cover, paste
 from segpatch.data.dataset import order
 from segpatch.eot import EOT, PLACES, PatchEOT, apply_placement, draw, generator_at, largest_size
 from segpatch.errors import BadInput, unknown_name
-from segpatch.evaluate import predict
+from segpatch.evaluation import predict
 from segpatch.losses import LOSSES
 from segpatch.metrics import confusion_matrix, miou
 from segpatch.models.victim import Victim

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from segpatch.checks import has_seen
 from segpatch.errors import BadInput, Missing
-from segpatch.evaluate import Picture
+from segpatch.evaluation import Picture
 from segpatch.models.checkpoints import write_whole
 from segpatch.models.victim import Victim
 from segpatch.runs import guarded, write_json

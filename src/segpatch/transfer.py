@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput
-from segpatch.evaluate import Picture, Scores, evaluate_all
+from segpatch.evaluation import Picture, Scores, evaluate_all
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch
 from segpatch.statistics import (

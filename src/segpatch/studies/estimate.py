@@ -12,7 +12,7 @@ import torch
 from segpatch.attack import AttackConfig, patch_gradient, resolve
 from segpatch.data import Dataset
 from segpatch.data.images import SplitImages, split_images
-from segpatch.evaluate import predict
+from segpatch.evaluation import predict
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, random_pixels
 from segpatch.studies.matrix import MatrixPlan, measured_indices, planned_patches

@@ -15,7 +15,7 @@ from segpatch.checks import check_matrix, memory_advice
 from segpatch.data import Dataset, batches
 from segpatch.data.images import SplitImages, spaced, split_images
 from segpatch.errors import BadInput, unknown_name
-from segpatch.evaluate import Picture
+from segpatch.evaluation import Picture
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, as_uint8, grey_patch, natural_patch, random_patch, save_patch
 from segpatch.report import write_report

@@ -12,7 +12,7 @@ from segpatch.compositing import paste
 from segpatch.data import Dataset
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput
-from segpatch.evaluate import Picture, evaluate_all, predict
+from segpatch.evaluation import Picture, evaluate_all, predict
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, as_uint8
 from segpatch.report.pictures import change_map, outline, paint

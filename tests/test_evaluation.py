@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segpatch.errors import BadInput
-from segpatch.evaluate import Picture, Scores, evaluate, evaluate_all, predict
+from segpatch.evaluation import Picture, Scores, evaluate, evaluate_all, predict
 from segpatch.metrics import confusion_matrix
 from segpatch.patch import FULL_RANGE, Patch, grey_patch, random_patch, random_pixels
 from segpatch.types import IGNORE, Batch
