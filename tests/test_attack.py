@@ -6,17 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segpatch.attack import (
-    PRESETS,
-    AttackConfig,
-    AttackState,
-    Step,
-    attack_preset,
-    held_out_miou,
-    patch_gradient,
-    resolve,
-    train_patch,
-)
+from segpatch.attack import AttackState, Step, held_out_miou, patch_gradient, train_patch
+from segpatch.attack_config import PRESETS, AttackConfig, attack_preset, resolve
 from segpatch.eot import EOT, PatchEOT, draw, largest_size
 from segpatch.errors import BadInput
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, random_pixels

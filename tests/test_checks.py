@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from segpatch.attack import AttackConfig, Step
+from segpatch.attack import Step
+from segpatch.attack_config import AttackConfig
 from segpatch.checks import check_matrix, check_training, has_seen, memory_advice
 from segpatch.errors import SegpatchError
 from segpatch.evaluation import Scores

@@ -13,7 +13,7 @@ FLOORS = [
     ["types", "errors"],
     ["compositing", "transforms", "eot", "losses", "updates", "metrics", "statistics", "conditions", "defences"],
     ["patch", "models", "data"],
-    ["attack", "evaluation", "transfer", "locality", "training", "latency", "checks"],
+    ["attack", "attack_config", "evaluation", "transfer", "locality", "training", "latency", "checks"],
     ["runs", "results", "plots", "report"],
     ["studies"],
     ["cli", "__main__"],

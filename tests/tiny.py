@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segpatch.attack import AttackConfig
+from segpatch.attack_config import AttackConfig
 from segpatch.data import Dataset, open_data
 from segpatch.data.classes import ClassSet
 from segpatch.models.victim import Provenance, Victim

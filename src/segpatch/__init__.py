@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from segpatch.attack import PRESETS, AttackConfig, train_patch
+    from segpatch.attack import train_patch
+    from segpatch.attack_config import PRESETS, AttackConfig
     from segpatch.data import open_data
     from segpatch.evaluation import Scores, evaluate
     from segpatch.losses import LOSSES
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 # Loaded when first asked for: `import segpatch` and `segpatch --help` do not wait for torch.
 _HOMES = {
-    "AttackConfig": "attack",
+    "AttackConfig": "attack_config",
     "LOSSES": "losses",
     "MODELS": "models.networks",
-    "PRESETS": "attack",
+    "PRESETS": "attack_config",
     "Patch": "patch",
     "Scores": "evaluation",
     "TransferMatrix": "transfer",

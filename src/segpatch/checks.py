@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from segpatch.attack import AttackConfig, Step
+from segpatch.attack import Step
+from segpatch.attack_config import AttackConfig
 from segpatch.errors import SegpatchError
 from segpatch.models.victim import Victim
 from segpatch.transfer import Cell, TransferMatrix

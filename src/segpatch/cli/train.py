@@ -108,7 +108,7 @@ def attack(
     """Train one patch on a network, or on several at once."""
     from dataclasses import replace
 
-    from segpatch.attack import attack_preset
+    from segpatch.attack_config import attack_preset
     from segpatch.cli.loading import open_victims_and_data
     from segpatch.data.images import split_images
     from segpatch.studies.attack import run_attack

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segpatch.attack import AttackConfig, AttackState, Step, resolve, train_patch
+from segpatch.attack import AttackState, Step, train_patch
+from segpatch.attack_config import AttackConfig, resolve
 from segpatch.checks import check_training, memory_advice
 from segpatch.data.images import SplitImages
 from segpatch.models.victim import Victim

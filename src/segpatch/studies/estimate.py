@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from segpatch.attack import AttackConfig, patch_gradient, resolve
+from segpatch.attack import patch_gradient
+from segpatch.attack_config import AttackConfig, resolve
 from segpatch.data import Dataset
 from segpatch.data.images import SplitImages, split_images
 from segpatch.evaluation import predict

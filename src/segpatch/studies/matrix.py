@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from segpatch.attack import AttackConfig, attack_preset, resolve
+from segpatch.attack_config import AttackConfig, attack_preset, resolve
 from segpatch.checks import check_matrix, memory_advice
 from segpatch.data import Dataset, batches
 from segpatch.data.images import SplitImages, spaced, split_images

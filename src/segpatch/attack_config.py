@@ -1,0 +1,133 @@
+"""What an attack is: its configuration, the presets, and what follows from the data and the networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from segpatch.eot import PLACES, PatchEOT, largest_size
+from segpatch.errors import BadInput, unknown_name
+from segpatch.losses import LOSSES
+from segpatch.models.victim import Victim
+from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Range
+from segpatch.types import LabelledImages
+
+STEPPERS = ("sign", "adam")
+SCHEDULES = ("constant", "cosine")
+PUBLISHED_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(17))
+"""0.5, 0.6 .. 2.1: what the released loader draws from (the paper writes [0.5, 2])."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """How a patch is trained. What is None is taken from the data and the networks by `resolve`.
+
+    preset: the name it goes by. steps, or epochs over the images; batch_size: images a step; crop, patch_size:
+    (height, width) in pixels. step_size: share of the pixel range per step, which a
+    "cosine" schedule lowers to 0. select: "last" patch, or the
+    "best" of late checkpoints on `held_out` training images. micro_batch: images per forward pass.
+    """
+
+    preset: str = "paper"
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    micro_batch: int | None = None
+    crop: tuple[int, int] | None = None
+    patch_size: tuple[int, int] | None = None
+    range: Range = FULL_RANGE
+    scales: tuple[float, ...] = (0.5, 2.0)
+    flip: float = 0.5
+    patch_eot: PatchEOT | None = None
+    place: str = "centre"
+    loss: str = "correct-pixel"
+    stepper: str = "sign"
+    step_size: float = 0.005
+    schedule: str = "constant"
+    select: str = "last"
+    held_out: int = 0
+    seed: int = 0
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step_size <= 1:
+            raise BadInput(f"step_size must be in (0, 1], got {self.step_size}")
+        for name in ("steps", "epochs", "batch_size", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} must be at least 1, got {value}")
+        if self.loss not in LOSSES:
+            raise unknown_name("loss", self.loss, LOSSES)
+        if self.stepper not in STEPPERS:
+            raise unknown_name("stepper", self.stepper, STEPPERS)
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        if self.place not in PLACES:
+            raise unknown_name("place", self.place, PLACES)
+        if self.select not in ("last", "best") or (self.select == "best" and self.held_out < 1):
+            raise BadInput("select must be 'last', or 'best' with held_out of at least 1 image")
+        if self.precision not in ("fp32", "bf16"):
+            raise BadInput(f"precision must be fp32 or bf16, got {self.precision!r}")
+
+
+PRESETS: dict[str, AttackConfig] = {
+    "released": AttackConfig(preset="released", range=RELEASED_RANGE, scales=PUBLISHED_SCALES),
+    "paper": AttackConfig(preset="paper"),
+    "strong": AttackConfig(
+        preset="strong",
+        patch_eot=PatchEOT(),
+        place="drawn",
+        stepper="adam",
+        step_size=0.02,
+        select="best",
+        held_out=16,
+    ),
+}
+
+
+def attack_preset(name: str) -> AttackConfig:
+    """The entry of PRESETS; BadInput naming the nearest where there is none."""
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def resolve(config: AttackConfig, images: LabelledImages, victims: Sequence[Victim]) -> AttackConfig:
+    """The config with every None filled in.
+
+    Crop H x H of an H x W image; patch side 200/1024 of H; batch and epochs as published (6 and 30 for CNNs,
+    1 and 15 for transformers). Source: arXiv:2502.16012, section III-A. Raises BadInput where the patch, its
+    largest drawn appearance included, does not fit the crop.
+    """
+    if not victims:
+        raise BadInput("a patch is trained on at least one network; none was given")
+    if len(images) <= config.held_out:
+        raise BadInput(
+            f"{config.held_out} of {len(images)} training images are to be held out; give more images or "
+            "hold out fewer"
+        )
+    height, width = images[0][1].shape
+    transformer = any(victim.provenance.family == "transformer" for victim in victims)
+    batch_size = config.batch_size or (1 if transformer else 6)
+    crop = config.crop or (min(height, width), min(height, width))
+    side = max(1, round(200 / 1024 * height))
+    patch_size = config.patch_size or (side, side)
+    h, w = largest_size(config.patch_eot, patch_size)
+    if h > crop[0] or w > crop[1]:
+        drawn = f" (largest drawn appearance {h}x{w})" if config.patch_eot else ""
+        raise BadInput(
+            f"a {patch_size[0]}x{patch_size[1]} patch{drawn} does not fit crops of {crop[0]}x{crop[1]}; "
+            "crop larger or shrink it"
+        )
+    epochs = config.epochs or (15 if transformer else 30)
+    steps = config.steps or max(1, round(epochs * (len(images) - config.held_out) / batch_size))
+    return replace(config, steps=steps, epochs=None, batch_size=batch_size, crop=crop, patch_size=patch_size)
+
+
+def step_size(config: AttackConfig, step: int) -> float:
+    """The share of the pixel range that step number `step` (from 0) moves by."""
+    if config.schedule == "constant":
+        return config.step_size
+    assert config.steps
+    return config.step_size * (1 + math.cos(math.pi * step / config.steps)) / 2
