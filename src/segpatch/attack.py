@@ -199,6 +199,9 @@ def _patched_batch(
 def _start(config: AttackConfig) -> AttackState:
     assert config.patch_size
     pixels = random_pixels(config.patch_size, config.range, config.seed)
+    if config.start == "grey":
+        low, high = (torch.tensor(bound).view(3, 1, 1) for bound in config.range)
+        pixels = ((low + high) / 2).expand_as(pixels).clone()
     return AttackState(0, pixels, adam_start(pixels), pixels, float("inf"))
 
 

@@ -14,6 +14,7 @@ from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Range
 from segpatch.types import LabelledImages
 
 STEPPERS = ("sign", "adam")
+STARTS = ("random", "grey")
 SCHEDULES = ("constant", "cosine")
 PUBLISHED_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(17))
 """0.5, 0.6 .. 2.1: what the released loader draws from (the paper writes [0.5, 2])."""
@@ -24,9 +25,9 @@ class AttackConfig:
     """How a patch is trained. What is None is taken from the data and the networks by `resolve`.
 
     preset: the name it goes by. steps, or epochs over the images; batch_size: images a step; crop, patch_size:
-    (height, width) in pixels. step_size: share of the pixel range per step, which a
-    "cosine" schedule lowers to 0. select: "last" patch, or the
-    "best" of late checkpoints on `held_out` training images. micro_batch: images per forward pass.
+    (height, width) in pixels. start: from "random" pixels of the range, or from its middle, "grey". step_size:
+    share of the range per step, which a "cosine" schedule lowers to 0. select: "last" patch, or the "best" of late
+    checkpoints on `held_out` training images. micro_batch: images per forward pass.
     """
 
     preset: str = "paper"
@@ -41,6 +42,7 @@ class AttackConfig:
     flip: float = 0.5
     patch_eot: PatchEOT | None = None
     place: str = "centre"
+    start: str = "random"
     loss: str = "correct-pixel"
     stepper: str = "sign"
     step_size: float = 0.005
@@ -65,6 +67,8 @@ class AttackConfig:
             raise unknown_name("schedule", self.schedule, SCHEDULES)
         if self.place not in PLACES:
             raise unknown_name("place", self.place, PLACES)
+        if self.start not in STARTS:
+            raise unknown_name("start", self.start, STARTS)
         if self.select not in ("last", "best") or (self.select == "best" and self.held_out < 1):
             raise BadInput("select must be 'last', or 'best' with held_out of at least 1 image")
         if self.precision not in ("fp32", "bf16"):
@@ -79,7 +83,9 @@ PRESETS: dict[str, AttackConfig] = {
         patch_eot=PatchEOT(),
         place="drawn",
         stepper="adam",
-        step_size=0.02,
+        step_size=0.05,
+        schedule="cosine",
+        start="grey",
         select="best",
         held_out=16,
     ),

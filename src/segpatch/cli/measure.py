@@ -74,6 +74,7 @@ def transfer(
     batch_size: options.BatchSize = None,
     micro_batch: options.MicroBatch = None,
     patch_size: options.PatchSize = None,
+    crop: options.Crop = None,
     place: options.MeasuredPlace = "centre",
     train_split: options.TrainSplit = None,
     train_images: options.TrainImages = None,
@@ -108,6 +109,7 @@ def transfer(
         batch_size=batch_size,
         micro_batch=micro_batch,
         patch_size=options.parse_size(patch_size),
+        crop=options.parse_size(crop),
     )
     plan = MatrixPlan(
         presets=tuple(preset or ([] if ready else ["paper"])),

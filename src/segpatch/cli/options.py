@@ -28,6 +28,7 @@ Epochs = Annotated[int | None, typer.Option(help="Epochs over the training image
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
 MicroBatch = Annotated[int | None, typer.Option(help="Images a forward pass (gradient accumulation).")]
 PatchSize = Annotated[str | None, typer.Option(help="HxW or side, in pixels; unless given, 200/1024 of H.")]
+Crop = Annotated[str | None, typer.Option(help="Training crop, HxW or side; unless given, H x H of the images.")]
 Place = Annotated[str | None, typer.Option(help="Where the patch is trained: centre or drawn.")]
 MeasuredPlace = Annotated[str, typer.Option("--place", help="Where patches lie when measured: centre or drawn.")]
 Images = Annotated[int | None, typer.Option(help="Measure this many images, evenly spaced; all if not given.")]

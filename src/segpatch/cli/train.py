@@ -92,6 +92,7 @@ def attack(
     batch_size: options.BatchSize = None,
     micro_batch: options.MicroBatch = None,
     patch_size: options.PatchSize = None,
+    crop: options.Crop = None,
     place: options.Place = None,
     train_split: options.TrainSplit = None,
     images: options.TrainImages = None,
@@ -123,6 +124,7 @@ def attack(
         batch_size=batch_size,
         micro_batch=micro_batch,
         patch_size=options.parse_size(patch_size),
+        crop=options.parse_size(crop),
         place=place,
         precision=precision,
     )
