@@ -167,7 +167,7 @@ def test_a_victim_says_whether_it_has_seen_the_split(trained_on: str | None, see
     victim = replace(conv_victim(), provenance=Provenance(network="pidnet-s", trained_on=trained_on))
     record = victim_record(victim, ABOUT)
     assert (record.seen_split, record.trained_split, record.network) == (seen, trained_on, "pidnet-s")
-    assert record.preprocessing["mean"] == (0, 0, 0)
+    assert record.preprocessing["mean"] == [0, 0, 0]
 
 
 def test_scenes_are_kept_as_index_maps(tmp_path: Path):

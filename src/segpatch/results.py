@@ -201,8 +201,8 @@ def victim_record(victim: Victim, dataset: DatasetRecord) -> VictimRecord:
         trained_split=from_file.trained_on,
         seen_split=has_seen(from_file.trained_on, f"{dataset.kind} {dataset.split}"),
         preprocessing={
-            "mean": victim.mean,
-            "std": victim.std,
+            "mean": list(victim.mean),
+            "std": list(victim.std),
             "channel_order": victim.channel_order,
             "value_range": victim.value_range,
             "align_corners": victim.align_corners,

@@ -13,9 +13,9 @@ from segpatch.studies.progress import OnProgress, silent
 
 PLAN = MatrixPlan(
     presets=("released", "strong"),
-    overrides={"steps": 60, "batch_size": 4},
-    trained=200,
-    measured=32,
+    overrides={"steps": 48, "batch_size": 4},
+    trained=96,
+    measured=16,
     pictures=3,
     photographs=True,
 )
