@@ -22,6 +22,8 @@ LOW_ACCURACY = 0.6
 """Share of correct pixels below which the correct set is too small to lead a patch."""
 SATURATED = 0.9
 CLEAN_TOLERANCE = 0.02
+FEW_STEPS = 100
+"""Below this no training has shown what a patch can do. Published numbers: arXiv:2502.16012, its notebooks."""
 _LEAST_STEPS = 20
 _LEAST_FALL = 0.005
 _LEAST_SHARE = 0.1
@@ -61,6 +63,11 @@ def check_training(name: str, steps: Sequence[Step], config: AttackConfig) -> li
         warnings.append(
             f"{name}: under-trained, the share of correct pixels was still falling when training ended "
             f"after {len(steps)} steps; train for more"
+        )
+    elif len(steps) < FEW_STEPS:
+        warnings.append(
+            f"{name}: under-trained, {len(steps)} steps are few (the published runs took 14,880 for a CNN and "
+            "45,060 for a transformer); read its drops as lower bounds"
         )
     if steps[-1].saturated > SATURATED:
         warnings.append(
