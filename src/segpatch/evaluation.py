@@ -126,23 +126,19 @@ def evaluate_all(
     with torch.inference_mode():
         for batch in batches:
             regions = [_regions(batch, len(names), patch, place, seed) for patch in patches]
-            truths = [_covered(batch.labels, region) for region in regions]
+            truths = {covered: _covered(batch.labels, covered) for covered in set(regions)}
             for v, victim in enumerate(victims):
                 classes = len(victim.label_classes.names)
                 _must_be_classes(batch, classes, victim)
                 clean = predict(victim, batch.images, precision)
                 whole = confusion_matrix(clean, batch.labels, classes)
+                outside = {at: confusion_matrix(clean, truth, classes) for at, truth in truths.items()}
                 for p, patch in enumerate(patches):
                     patched = clean
                     if patch is not None:
                         patched = predict(victim, _pasted(batch.images, patch, regions[p]), precision)
-                    rows[p, v].append(
-                        (
-                            whole,
-                            confusion_matrix(clean, truths[p], classes),
-                            confusion_matrix(patched, truths[p], classes),
-                        )
-                    )
+                    attacked = confusion_matrix(patched, truths[regions[p]], classes)
+                    rows[p, v].append((whole, outside[regions[p]], attacked))
                     if on_picture and patch is not None:
                         for i in (i for i, name in enumerate(batch.names) if name in pictures):
                             on_picture(
@@ -177,23 +173,23 @@ def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
     return logits.argmax(1).to(torch.uint8).cpu()
 
 
-def _regions(batch: Batch, first: int, patch: Patch | None, place: str, seed: int) -> list[Region]:
+def _regions(batch: Batch, first: int, patch: Patch | None, place: str, seed: int) -> tuple[Region, ...]:
     height, width = batch.labels.shape[-2:]
     if patch is None:
-        return [Region(0, 0, 0, 0)] * len(batch.names)
+        return (Region(0, 0, 0, 0),) * len(batch.names)
     if place == "centre":
-        return [centre_region(height, width, *patch.size)] * len(batch.names)
-    return [
+        return (centre_region(height, width, *patch.size),) * len(batch.names)
+    return tuple(
         draw_region(height, width, *patch.size, generator_at(seed, _PLACE, first + i))
         for i in range(len(batch.names))
-    ]
+    )
 
 
-def _covered(labels: Tensor, regions: list[Region]) -> Tensor:
+def _covered(labels: Tensor, regions: Sequence[Region]) -> Tensor:
     return torch.stack([cover(label, region) for label, region in zip(labels, regions, strict=True)])
 
 
-def _pasted(images: Tensor, patch: Patch, regions: list[Region]) -> Tensor:
+def _pasted(images: Tensor, patch: Patch, regions: Sequence[Region]) -> Tensor:
     return torch.stack([paste(image, patch.pixels, region) for image, region in zip(images, regions, strict=True)])
 
 
