@@ -28,6 +28,11 @@ def test_demo_trains_measures_and_writes_the_page(tmp_path, monkeypatch):
     page = (tmp_path / "demo" / "report" / "index.html").read_text()
     assert all(patch.name in page for patch in result.patches)
     assert [s for s in dict.fromkeys(stages) if s.startswith("attack")] and "measure" in stages
+    # A run stopped between its result and its page gets the page when it is resumed, without new work.
+    (tmp_path / "demo" / "report" / "index.html").unlink()
+    stages.clear()
+    assert demo.run_demo(tmp_path / "demo", resume=True, on_progress=lambda p: stages.append(p.stage)) == result
+    assert not stages and (tmp_path / "demo" / "report" / "index.html").read_text() == page
 
 
 @pytest.mark.long

@@ -25,6 +25,7 @@ from torch import Tensor
 from segpatch.checks import has_seen
 from segpatch.errors import BadInput, Missing
 from segpatch.evaluation import Picture
+from segpatch.metrics import iou_per_class
 from segpatch.models.checkpoints import write_whole
 from segpatch.models.victim import Victim
 from segpatch.runs import guarded, write_json
@@ -282,8 +283,6 @@ def safe_name(name: str) -> str:
 
 
 def _cell_record(cell: Cell, classes: Sequence[str]) -> CellRecord:
-    from segpatch.metrics import iou_per_class
-
     scores, over = cell.scores, cell.over_random
     clean = iou_per_class(scores.clean_outside.sum(0)).tolist()
     return CellRecord(

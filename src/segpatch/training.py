@@ -44,7 +44,7 @@ class FitConfig:
     criterion: str = "balanced"
     averaging: float = 0.995
     """Decay per step of the moving average of the weights, which is what is kept."""
-    precision: str = "bf16"
+    precision: str = "fp32"
     seed: int = 0
     validate_every: int = 250
 

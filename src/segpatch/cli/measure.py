@@ -110,6 +110,7 @@ def transfer(
         micro_batch=micro_batch,
         patch_size=options.parse_size(patch_size),
         crop=options.parse_size(crop),
+        precision=precision,
     )
     plan = MatrixPlan(
         presets=tuple(preset or ([] if ready else ["paper"])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,6 @@ def load_victim(spec: str) -> Victim:
 
 def load_victims(specs: list[str]) -> list[Victim]:
     """Victims with different names: a network's name, with the file's where that name occurs twice."""
-    from dataclasses import replace
-
     victims = [load_victim(spec) for spec in specs]
     names = [victim.name for victim in victims]
     stems = [_stem(spec) for spec in specs]

@@ -101,7 +101,7 @@ def run_matrix(
     The victims must speak the data set's classes (Victim.for_classes). With `resume`, finished patches are
     read, not trained again.
     """
-    todo = planned_patches(victims, plan) if not given or plan.presets else []
+    todo = planned_patches(victims, plan)
     images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
     split = plan.split or dataset.eval_split
     measured = measured_indices(dataset, split, plan)
@@ -117,6 +117,8 @@ def run_matrix(
     _refuse_early(todo, given, images)
     run = open_run(out, record, "transfer.json", resume=resume, overwrite=overwrite)
     if run.finished:
+        if not (out / "report" / "index.html").exists():  # stopped between the result and its page
+            write_report(out, out / "report")
         return read_transfer(out)
     with run.kept_if_begun():
         patches, files, warnings = list(given), {}, []
