@@ -44,6 +44,14 @@ def fill(network: nn.Module, source_keys: Mapping[str, str] | None = None) -> nn
     return network
 
 
+def published_state(name: str) -> dict[str, Tensor]:
+    """What a checkpoint with these keys would hold: every tensor drawn by the recipe, in float64."""
+    return {
+        key: torch.zeros(shape, dtype=torch.int64) if key.endswith("num_batches_tracked") else _draw(key, shape)
+        for key, shape in published_keys(name).items()
+    }
+
+
 def golden_input(name: str) -> Tensor:
     shape = _entry(name)["input"]
     return torch.from_numpy(np.random.Generator(np.random.PCG64(12345)).standard_normal(shape))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from segpatch.models.blocks import resize, size_of
 from segpatch.types import IGNORE
 
 CLASSES = 5
@@ -31,7 +32,9 @@ def forward_is_the_main_output(network: Any) -> None:
     network.eval()
     with torch.no_grad():
         logits, outputs = network(_images()), network.all_outputs(_images())
+        raw = network.raw_logits(_images())
     assert torch.equal(logits, outputs["main"])
+    assert_close(resize(raw, size_of(logits), align_corners=network.output_align_corners), logits)
     assert logits.shape[:2] == (2, CLASSES)
     with torch.no_grad():
         trained = copy.deepcopy(network).train()(_images())

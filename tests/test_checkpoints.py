@@ -14,17 +14,24 @@ from torch import nn
 from segpatch.errors import BadInput, Missing
 from segpatch.models.checkpoints import (
     WRAPPERS,
-    build_for,
     file_sha256,
     fill,
     read_checkpoint,
     write_network,
     write_whole,
 )
+from segpatch.models.layouts.layout import Layout
 from segpatch.models.networks import MODELS, NetworkSpec
 
 CLASSES = 3
-SPEC = NetworkSpec(lambda: network(), "cnn", "1.weight", droppable=("aux.", "sem_loss."))
+LAYOUT = Layout(
+    source="own",
+    build=lambda **_: network(),
+    classifier="2.weight",
+    auxiliary=("aux.",),
+    unused=("sem_loss.",),
+)
+SPEC = NetworkSpec("cnn", (LAYOUT,))
 
 
 def network(seed=0):
@@ -38,7 +45,7 @@ def network(seed=0):
 def meta_state(name, classes=19, **more):
     """The names and shapes of one of the real networks; no memory and no time."""
     with torch.device("meta"):
-        return MODELS[name].build(classes, **more).state_dict()
+        return MODELS[name].default.build(classes, **more).state_dict()
 
 
 def same(one, other):
@@ -53,7 +60,7 @@ def test_a_network_file_comes_back_bit_for_bit(tmp_path):
     assert same(state, wanted)
     assert facts == {"network": "tiny", "mean": [0.1, 0.2, 0.3]}
     other = network(seed=1)
-    fill(other, state, "tiny", SPEC, tmp_path)
+    fill(other, state, "tiny", LAYOUT, tmp_path)
     assert same(other.state_dict(), network().state_dict())
 
 
@@ -63,7 +70,7 @@ def test_half_precision_is_for_matrices_and_kernels_only(tmp_path):
     assert {key for key, value in state.items() if value.dtype == torch.float16} == {"0.weight", "2.weight"}
     assert {value.dtype for value in state.values()} == {torch.float16, torch.float32}
     other = network(seed=1)
-    fill(other, state, "tiny", SPEC, tmp_path)
+    fill(other, state, "tiny", LAYOUT, tmp_path)
     assert other[0].weight.dtype == torch.float32
     assert torch.equal(other[0].weight, network()[0].weight.half().float())
     assert torch.equal(other[1].running_mean, network()[1].running_mean)
@@ -91,7 +98,7 @@ def test_buffers_of_a_loss_keep_their_names_and_are_dropped(tmp_path):
     assert "sem_loss.criterion.weight" in state
     assert facts == {}
     module = network(seed=1)
-    fill(module, state, "tiny", SPEC, tmp_path)
+    fill(module, state, "tiny", LAYOUT, tmp_path)
     assert torch.equal(module[0].weight, network()[0].weight)
 
 
@@ -160,13 +167,13 @@ def tiny_networks(monkeypatch):
 def test_every_key_must_be_accounted_for():
     def refused(state):
         with pytest.raises(BadInput) as error:
-            fill(network(), state, "tiny", SPEC, Path("file.pth"))
+            fill(network(), state, "tiny", LAYOUT, Path("file.pth"))
         return str(error.value)
 
     whole = network().state_dict()
     without = {key: value for key, value in whole.items() if key != "0.bias"}
-    assert "1 keys missing, 0 unknown (0.bias is missing)" in refused(without)
-    assert "0 keys missing, 1 unknown (more is not known)" in refused({**whole, "more": torch.zeros(1)})
+    assert "1 keys missing (0.bias), 0 unknown (none)" in refused(without)
+    assert "0 keys missing (none), 1 unknown (more)" in refused({**whole, "more": torch.zeros(1)})
     assert "0.bias is (7,), expected (4,)" in refused({**whole, "0.bias": torch.zeros(7)})
 
 
@@ -174,7 +181,7 @@ def test_every_key_must_be_accounted_for():
 def test_a_refused_state_changes_nothing():
     module = network()
     with pytest.raises(BadInput):
-        fill(module, {**network(seed=1).state_dict(), "more": torch.zeros(1)}, "tiny", SPEC, Path("file.pth"))
+        fill(module, {**network(seed=1).state_dict(), "more": torch.zeros(1)}, "tiny", LAYOUT, Path("file.pth"))
     assert same(module.state_dict(), network().state_dict())
 
 
@@ -183,29 +190,30 @@ def test_a_refused_state_changes_nothing():
 )
 def test_another_networks_checkpoint_names_it(asked, given):
     with torch.device("meta"):
-        module = MODELS[asked].build(19)
+        module = MODELS[asked].default.build(19)
     with pytest.raises(BadInput, match=f"is no {asked} checkpoint: .*it looks like {given}$"):
-        fill(module, meta_state(given), asked, MODELS[asked], Path("file.pth"))
+        fill(module, meta_state(given), asked, MODELS[asked].default, Path("file.pth"))
 
 
 def test_another_width_of_the_same_network_is_named():
     with torch.device("meta"):
-        module = MODELS["pidnet-s"].build(19)
+        module = MODELS["pidnet-s"].default.build(19)
     with pytest.raises(BadInput, match=r"does not fit pidnet-s: .*it looks like pidnet-m$"):
-        fill(module, meta_state("pidnet-m"), "pidnet-s", MODELS["pidnet-s"], Path("file.pth"))
+        fill(module, meta_state("pidnet-m"), "pidnet-s", MODELS["pidnet-s"].default, Path("file.pth"))
 
 
 @pytest.mark.parametrize("name", ["pidnet-m", "bisenetv2", "segformer-b0"])
 def test_another_number_of_classes_is_said_and_no_other_network_is_blamed(name):
     with torch.device("meta"):
-        module = MODELS[name].build(19, auxiliary=False)
+        module = MODELS[name].default.build(19, auxiliary=False)
     with pytest.raises(BadInput, match=r"is \(11,.*, expected \(19,.*number of classes\?$"):
-        fill(module, meta_state(name, 11, auxiliary=False), name, MODELS[name], Path("file.pth"))
+        fill(module, meta_state(name, 11, auxiliary=False), name, MODELS[name].default, Path("file.pth"))
 
 
 def test_a_network_is_built_with_auxiliary_heads_only_where_the_file_has_them():
-    assert build_for("bisenetv2", meta_state("bisenetv2"), 19).auxiliary
-    bare = build_for("bisenetv2", meta_state("bisenetv2", auxiliary=False), 19)
+    layout = MODELS["bisenetv2"].default
+    assert layout.build_for(meta_state("bisenetv2"), 19).auxiliary
+    bare = layout.build_for(meta_state("bisenetv2", auxiliary=False), 19)
     assert not bare.auxiliary
     assert {value.device.type for value in bare.state_dict().values()} == {"cpu"}
 

@@ -53,7 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("one", "two")):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            write_network(root / f"{name}.safetensors", MODELS["segformer-b0"].build(19, auxiliary=False), {})
+            write_network(
+                root / f"{name}.safetensors", MODELS["segformer-b0"].default.build(19, auxiliary=False), {}
+            )
     write_learnable(root / "data", train=3, val=2, classes="\n".join(CITYSCAPES.names), size=SIZE)
     write_learnable(root / "three", train=1, val=1, size=SIZE)
     return root

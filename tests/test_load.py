@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from segpatch.data.classes import CAMVID, CITYSCAPES
 from segpatch.errors import BadInput, Missing
 from segpatch.models import load
 from segpatch.models.checkpoints import file_sha256, write_network
+from segpatch.models.layouts.layout import Layout
 from segpatch.models.load import (
     NETWORK_FILE,
     class_facts,
@@ -30,9 +32,10 @@ def build(classes=19, *, auxiliary=True):
 
 @pytest.fixture(autouse=True)
 def two_tiny_networks_none_shipped(monkeypatch, tmp_path):
-    monkeypatch.setitem(MODELS, "tiny-net", NetworkSpec(build, "cnn", "last.weight"))
-    twin = NetworkSpec(build, "transformer", "last.weight", mean=(0.1, 0.2, 0.3))
-    monkeypatch.setitem(MODELS, "tiny-twin", twin)
+    own = Layout(source="own", build=build, classifier="last.weight")
+    monkeypatch.setitem(MODELS, "tiny-net", NetworkSpec("cnn", (own,)))
+    twin = replace(own, mean=(0.1, 0.2, 0.3))
+    monkeypatch.setitem(MODELS, "tiny-twin", NetworkSpec("transformer", (twin,)))
     monkeypatch.setattr(load, "_shipped_file", lambda name: tmp_path / "shipped" / f"{name}.safetensors")
 
 
@@ -177,7 +180,7 @@ def test_facts_of_all_networks(tmp_path, monkeypatch):
 def test_a_real_network_goes_the_whole_way(tmp_path):
     """Padding, resizing and all: what `NAME=FILE` gives is the bare network on normalised, padded images."""
     torch.manual_seed(0)
-    network = MODELS["segformer-b0"].build(19).eval()
+    network = MODELS["segformer-b0"].default.build(19).eval()
     write_network(tmp_path / "b0.safetensors", network, {})
     victim = load_victim(f"segformer-b0={Path(tmp_path, 'b0.safetensors')}")
     images = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))

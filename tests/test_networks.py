@@ -11,7 +11,7 @@ EACH = pytest.mark.parametrize("name", MODELS)
 
 def keys(name, classes=7, **more):
     with torch.device("meta"):
-        return MODELS[name].build(classes, **more).state_dict()
+        return MODELS[name].default.build(classes, **more).state_dict()
 
 
 @EACH
@@ -23,14 +23,14 @@ def test_names_are_lower_case_with_hyphens_and_families_known(name):
 
 @EACH
 def test_the_classifier_counts_the_classes(name):
-    assert len(keys(name, 7)[MODELS[name].classifier]) == 7
+    assert len(keys(name, 7)[MODELS[name].default.classifier]) == 7
 
 
 @EACH
 def test_auxiliary_heads_are_just_what_may_be_dropped(name):
     bare, whole = keys(name, auxiliary=False), keys(name)
     assert whole.keys() >= bare.keys()
-    droppable = MODELS[name].droppable
+    droppable = MODELS[name].default.auxiliary
     assert all(key.startswith(droppable) for key in whole.keys() - bare.keys())
     assert not any(key.startswith(droppable) for key in bare)
 
@@ -38,13 +38,13 @@ def test_auxiliary_heads_are_just_what_may_be_dropped(name):
 @EACH
 def test_every_network_says_what_its_input_and_output_need(name):
     with torch.device("meta"):
-        network = MODELS[name].build(7)
+        network = MODELS[name].default.build(7)
     assert network.size_multiple >= 1
     assert isinstance(network.output_align_corners, bool)
     assert callable(network.all_outputs)
     assert callable(network.training_loss)
-    assert all(0 < mean < 1 for mean in MODELS[name].mean)
-    assert all(0 < std < 1 for std in MODELS[name].std)
+    assert all(0 < mean < 1 for mean in MODELS[name].default.mean)
+    assert all(0 < std < 1 for std in MODELS[name].default.std)
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("pidnet_s", "pidnet-s"), ("BiSeNetV2", "bisenetv2")])

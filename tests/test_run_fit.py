@@ -11,10 +11,11 @@ from torch import nn
 from segpatch.data.images import SplitImages, split_images
 from segpatch.errors import BadInput, Missing
 from segpatch.models.checkpoints import read_checkpoint, write_network
+from segpatch.models.layouts.layout import Layout
 from segpatch.models.load import load_victim
 from segpatch.models.networks import MODELS, NetworkSpec
 from segpatch.runs import read_json, read_steps
-from segpatch.studies.fit import run_fit, start_from
+from segpatch.studies.fit import run_fit, start
 from segpatch.studies.progress import Progress
 from segpatch.training import FitConfig, measure_miou
 from tiny import Tiny, learnable_dataset
@@ -49,7 +50,8 @@ class TinyWithHead(Tiny):
 
 @pytest.fixture(autouse=True)
 def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS, "tiny", NetworkSpec(TinyWithHead, "cnn", "last.weight", droppable=("aux.",)))
+    own = Layout(source="own", build=TinyWithHead, classifier="last.weight", auxiliary=("aux.",))
+    monkeypatch.setitem(MODELS, "tiny", NetworkSpec("cnn", (own,)))
 
 
 @pytest.fixture
@@ -143,16 +145,17 @@ def test_half_precision_keeps_biases_whole(splits, tmp_path: Path):
 
 
 def test_init_starts_from_another_fit(tmp_path: Path):
-    source, target = TinyWithHead(3, auxiliary=False), TinyWithHead(5)
-    write_network(tmp_path / "n.safetensors", source, {})
-    left = start_from(target, tmp_path / "n.safetensors", MODELS["tiny"])
-    assert left == ["last.weight", "last.bias", "aux.weight", "aux.bias"]
+    source = TinyWithHead(3, auxiliary=False)
+    write_network(tmp_path / "n.safetensors", source, {"network": "tiny"})
+    target, layout = start("tiny", 5, tmp_path / "n.safetensors")
     assert torch.equal(target.first.weight, source.first.weight)
+    assert target.last.weight.shape[0] == target.aux.weight.shape[0] == 5
+    assert layout.source == "own"
 
 
 def test_init_of_another_network_is_refused_and_leaves_nothing(splits, tmp_path: Path):
     write_network(tmp_path / "n.safetensors", nn.Conv2d(3, 3, 1), {})
-    with pytest.raises(BadInput, match="does not fit this network"):
+    with pytest.raises(BadInput, match="does not fit tiny"):
         fit(splits, tmp_path / "run", init=tmp_path / "n.safetensors")
     with pytest.raises(Missing, match="no checkpoint at"):
         fit(splits, tmp_path / "run", init=tmp_path / "absent.safetensors")

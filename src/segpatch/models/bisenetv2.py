@@ -52,10 +52,12 @@ class BiSeNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class logits (B, K, H, W)."""
+        return self.head.enlarge(self.raw_logits(x))
+
+    def raw_logits(self, x: Tensor) -> Tensor:
+        """Class logits (B, K, H/8, W/8)."""
         check_size(x, self.size_multiple)
-        semantic = self.segment(x)[-1]
-        logits: Tensor = self.head(self.bga(self.detail(x), semantic))
-        return logits
+        return self.head.small(self.bga(self.detail(x), self.segment(x)[-1]))
 
     def all_outputs(self, x: Tensor) -> dict[str, Tensor]:
         """Class logits (B, K, H, W): "main", and those of the stages "aux2", "aux3", "aux4", "aux5_4"."""
@@ -224,6 +226,14 @@ class Head(nn.Module):
         self.scale = stride // 2 if booster else stride
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.conv_out(self.drop(self.conv(x)))
+        return self.enlarge(self.small(x))
+
+    def small(self, x: Tensor) -> Tensor:
+        """Logits at the size of the map."""
+        logits: Tensor = self.conv_out(self.drop(self.conv(x)))
+        return logits
+
+    def enlarge(self, logits: Tensor) -> Tensor:
+        """Logits at full size."""
         height, width = size_of(logits)
         return resize(logits, (height * self.scale, width * self.scale))

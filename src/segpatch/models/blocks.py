@@ -23,14 +23,16 @@ class ConvBNReLU(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Residual block of two 3x3 convolutions; the last ReLU can be left to the caller.
+    """Residual block of two 3x3 convolutions, the first `dilation` wide; the last ReLU can be left to the caller.
 
     Keys: conv1, bn1, conv2, bn2, downsample.0, downsample.1. Source: arXiv:1512.03385, figure 5 left.
     """
 
-    def __init__(self, width_in: int, width: int, stride: int = 1, *, final_relu: bool) -> None:
+    expansion = 1
+
+    def __init__(self, width_in: int, width: int, stride: int = 1, *, final_relu: bool, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv(width_in, width, 3, stride)
+        self.conv1 = conv(width_in, width, 3, stride, dilation=dilation)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
@@ -44,35 +46,45 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Residual block 1x1, 3x3, 1x1 that returns 2 x width channels, without a last ReLU.
+    """Residual block 1x1, 3x3 (`dilation` wide), 1x1 that returns expansion x width channels.
 
     Keys: conv1 to conv3, bn1 to bn3, downsample.0, downsample.1. Source: arXiv:1512.03385, figure 5 right.
     """
 
-    expansion = 2
-
-    def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        width_in: int,
+        width: int,
+        stride: int = 1,
+        *,
+        expansion: int = 2,
+        final_relu: bool = False,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
-        width_out = width * self.expansion
+        width_out = width * expansion
         self.conv1 = conv(width_in, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, width, 3, stride)
+        self.conv2 = conv(width, width, 3, stride, dilation=dilation)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv(width, width_out, 1)
         self.bn3 = nn.BatchNorm2d(width_out)
         self.downsample = _shortcut(width_in, width_out, stride)
+        self.final_relu = final_relu
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
         out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        total: Tensor = out + (x if self.downsample is None else self.downsample(x))
-        return total
+        out = self.bn3(self.conv3(out)) + (x if self.downsample is None else self.downsample(x))
+        return F.relu(out) if self.final_relu else out
 
 
-def conv(width_in: int, width: int, kernel: int, stride: int = 1, *, groups: int = 1) -> nn.Conv2d:
+def conv(
+    width_in: int, width: int, kernel: int, stride: int = 1, *, groups: int = 1, dilation: int = 1
+) -> nn.Conv2d:
     """A convolution without bias, padded so that stride 1 keeps the size (odd kernels)."""
-    return nn.Conv2d(width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False)
+    padding = kernel // 2 * dilation
+    return nn.Conv2d(width_in, width, kernel, stride, padding, dilation, groups=groups, bias=False)
 
 
 def conv_bn(width_in: int, width: int, kernel: int, stride: int = 1, *, groups: int = 1) -> nn.Sequential:

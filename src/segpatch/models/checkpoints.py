@@ -13,7 +13,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +21,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from segpatch.errors import BadInput, Missing
-from segpatch.models.networks import MODELS, NetworkSpec, network_spec
+from segpatch.models.layouts.layout import Layout, State
+from segpatch.models.networks import MODELS, network_spec
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
 PREFIXES = ("module.", "model.")
@@ -77,29 +78,66 @@ def write_whole(path: Path, content: bytes) -> None:
         raise BadInput(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], name: str, spec: NetworkSpec, source: Path) -> None:
-    """Loads the state into the module, every key used or known to be droppable; else BadInput.
+def recognise(name: str, state: Mapping[str, Tensor], source: Path) -> Layout:
+    """The layout of a network's checkpoint, from its keys; BadInput where none fits or its form is refused."""
+    layout = network_spec(name).layout_of(state)
+    if layout is None:
+        layouts = MODELS[name].layouts
+        known = ", ".join(layout.source for layout in layouts)
+        if len(layouts) == 1 or not state:  # the nearest to a name for what is missing
+            raise BadInput(_mismatch(name, source, state, _wanted(layouts[0])))
+        raise BadInput(
+            f"{source} is no {name} checkpoint: its keys ({_few(list(state))}) are of none of the known layouts "
+            f"({known}){_likeness(name, state)}"
+        )
+    reason = layout.refuse(state) if layout.refuse else None
+    if reason:
+        raise BadInput(f"{source} cannot be used as {name}: {reason}")
+    return layout
+
+
+class Opened(NamedTuple):
+    """A checkpoint of a network: tensors by the network's own keys, layout, segpatch metadata or {}."""
+
+    network: str
+    layout: Layout
+    state: State
+    facts: dict[str, Any]
+
+
+def open_network(name: str | None, path: Path) -> Opened:
+    """The checkpoint of a network; without a name, of the one that a file written by segpatch says it is.
+
+    Raises Missing without the file, BadInput where it holds anything but tensors, or another network.
+    """
+    if name is not None:
+        network_spec(name)  # a mistyped name is said before a large file is read
+    state, facts = read_checkpoint(path)
+    network = name or facts.get("network")
+    if network is None:
+        raise BadInput(f"{path} does not say which network it is; give it as NAME={path}")
+    spec = network_spec(network)
+    if "network" not in facts:
+        layout = recognise(network, state, path)
+        return Opened(network, layout, layout.canonical(state), facts)
+    if facts["network"] != network:
+        raise BadInput(f"{path} holds {facts['network']}, not {network}; give {facts['network']}={path}")
+    layout = spec.layout(facts["layout"]) if "layout" in facts else spec.default
+    return Opened(network, layout, state, facts)  # segpatch writes the network's own keys
+
+
+def fill(module: nn.Module, state: State, name: str, layout: Layout, source: Path) -> None:
+    """Loads a canonical state into the module, every key used or known to be unused; else BadInput.
 
     Half-precision values become the module's own type.
     """
     wanted = module.state_dict()
-    state = {k: v for k, v in state.items() if k in wanted or not k.startswith(spec.droppable)}
+    left_out = (*layout.unused, *layout.auxiliary)
+    state = {k: v for k, v in state.items() if k in wanted or not k.startswith(left_out)}
     state = {k: v for k, v in state.items() if k in wanted or not k.endswith("num_batches_tracked")}
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in wanted]
-    shapes = [k for k in state if k in wanted and state[k].shape != wanted[k].shape]
-    if missing or unexpected or shapes:
-        raise BadInput(_mismatch(name, source, state, wanted, missing, unexpected, shapes))
+    if _missing(state, wanted) or _unknown(state, wanted) or _misshapen(state, wanted):
+        raise BadInput(_mismatch(name, source, state, wanted))
     module.load_state_dict({**wanted, **state})
-
-
-def build_for(name: str, state: Mapping[str, Tensor], classes: int) -> nn.Module:
-    """The bare network a state dict asks for: auxiliary heads only where it holds them."""
-    spec = network_spec(name)
-    with torch.device("meta"):
-        keys = spec.build(classes).state_dict()
-    auxiliary = any(key in state for key in keys if key.startswith(spec.droppable))
-    return spec.build(classes, auxiliary=auxiliary)
 
 
 def file_sha256(path: Path) -> str:
@@ -135,40 +173,63 @@ def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _mismatch(
-    name: str,
-    source: Path,
-    state: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
-    missing: list[str],
-    unexpected: list[str],
-    shapes: list[str],
-) -> str:
-    hint = _likeness(name, state, wanted)
-    if shapes and not missing and not unexpected:
+def _mismatch(name: str, source: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    missing, unknown, shapes = (f(state, wanted) for f in (_missing, _unknown, _misshapen))
+    hint = _likeness(name, state)
+    if shapes and not missing and not unknown:
         key = shapes[0]
         return (
             f"{source} does not fit {name}: {key} is {tuple(state[key].shape)}, expected "
             f"{tuple(wanted[key].shape)}; is it of another width or number of classes?{hint}"
         )
-    example = f"{(missing or unexpected)[0]} is {'missing' if missing else 'not known'}"
     return (
-        f"{source} is no {name} checkpoint: {len(missing)} keys missing, {len(unexpected)} unknown "
-        f"({example}){hint}"
+        f"{source} is no {name} checkpoint: {len(missing)} keys missing ({_few(missing)}), "
+        f"{len(unknown)} unknown ({_few(unknown)}){hint}"
     )
 
 
-def _likeness(name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """A hint at another network that fits most of the state, and better than the wanted one; else nothing."""
-    fits = {}
-    for other in (known for known in MODELS if known != name):
-        with torch.device("meta"):
-            fits[other] = _fitting(state, MODELS[other].build().state_dict())
-    best = max(fits, key=lambda other: fits[other])
-    likely = fits[best] > max(len(state) // 2, _fitting(state, wanted))
-    return f"; it looks like {best}" if likely else ""
+def _missing(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    return [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
 
 
-def _fitting(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> int:
-    """How many tensors of a state have the name and shape of one that is wanted."""
+def _unknown(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    return [key for key in state if key not in wanted]
+
+
+def _misshapen(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    return [key for key in state if key in wanted and state[key].shape != wanted[key].shape]
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (" .." if len(keys) > 3 else "") if keys else "none"
+
+
+def _likeness(name: str, state: Mapping[str, Tensor]) -> str:
+    """A hint at another network that fits most of the state, and better than the named one; else nothing."""
+    fits = {known: _best_fit(known, state) for known in MODELS}
+    best = max(fits, key=lambda known: fits[known])
+    return f"; it looks like {best}" if fits[best] > max(len(state) // 2, fits[name]) else ""
+
+
+def _best_fit(name: str, state: Mapping[str, Tensor]) -> int:
+    """How many tensors of a state have the name and shape of one of a network's, in the layout it bears."""
+    layout = MODELS[name].layout_of(state)
+    if layout is None:
+        return 0
+    wanted = _wanted(layout)
+    try:
+        state = layout.canonical(state)
+    except (
+        BadInput,
+        KeyError,
+        ValueError,
+        IndexError,
+        RuntimeError,
+    ):  # the marks of a layout, but not its tensors
+        return 0
     return sum(key in wanted and value.shape == wanted[key].shape for key, value in state.items())
+
+
+def _wanted(layout: Layout) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return layout.build().state_dict()

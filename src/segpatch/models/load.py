@@ -13,7 +13,7 @@ from torch import nn
 
 from segpatch.data.classes import CITYSCAPES, ClassSet
 from segpatch.errors import BadInput, Missing
-from segpatch.models.checkpoints import build_for, file_sha256, fill, read_checkpoint
+from segpatch.models.checkpoints import Opened, file_sha256, fill, open_network, read_checkpoint
 from segpatch.models.networks import MODELS, network_spec
 from segpatch.models.victim import Provenance, Victim
 
@@ -27,8 +27,7 @@ def load_network(name: str, checkpoint: Path | str, *, dtype: torch.dtype | None
     auxiliary outputs too, where the file holds their weights. A float64 file stays float64 unless dtype is
     given. Raises BadInput where a key is missing, unknown or of another shape.
     """
-    network, _, _ = _load(name, Path(checkpoint), dtype)
-    return network
+    return _load(name, Path(checkpoint), dtype)[0]
 
 
 def load_victim(spec: str) -> Victim:
@@ -75,7 +74,7 @@ def model_facts() -> list[dict[str, Any]]:
     out = []
     for name, spec in MODELS.items():
         with torch.device("meta"):
-            module = spec.build(len(CITYSCAPES), auxiliary=False)
+            module = spec.default.build(len(CITYSCAPES), auxiliary=False)
         facts = shipped_facts(name) if name in shipped() else {}
         out.append(
             {
@@ -107,39 +106,31 @@ def _stem(spec: str) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def _load(name: str | None, path: Path, dtype: torch.dtype | None = None) -> tuple[nn.Module, dict[str, Any], str]:
-    if name is not None:
-        network_spec(name)  # a mistyped name is said before a large file is read
-    state, facts = read_checkpoint(path)
-    network = name or facts.get("network")
-    if network is None:
-        raise BadInput(f"{path} does not say which network it is; give it as NAME={path}")
-    spec = network_spec(network)
-    if facts.get("network", network) != network:
-        raise BadInput(f"{path} holds {facts['network']}, not {network}; give {facts['network']}={path}")
-    classes = len(state[spec.classifier]) if spec.classifier in state else len(CITYSCAPES.names)
-    module = build_for(network, state, classes)
+def _load(name: str | None, path: Path, dtype: torch.dtype | None = None) -> tuple[nn.Module, Opened]:
+    opened = open_network(name, path)
+    state, layout = opened.state, opened.layout
+    classes = len(state[layout.classifier]) if layout.classifier in state else len(CITYSCAPES.names)
+    module = layout.build_for(state, classes)
     widest = dtype or (torch.float64 if any(v.dtype == torch.float64 for v in state.values()) else torch.float32)
     module.to(widest)
-    fill(module, state, network, spec, path)
-    return module.eval(), facts, network
+    fill(module, state, opened.network, layout, path)
+    return module.eval(), opened
 
 
 def _victim(name: str | None, path: Path, label: str | None) -> Victim:
-    module, facts, network = _load(name, path)
+    module, (network, layout, _, facts) = _load(name, path)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    spec = network_spec(network)
     return Victim(
         module,
-        mean=tuple(facts.get("mean", spec.mean)),
-        std=tuple(facts.get("std", spec.std)),
+        mean=tuple(facts.get("mean", layout.mean)),
+        std=tuple(facts.get("std", layout.std)),
         name=label or network,
         size_multiple=module.size_multiple,  # type: ignore[arg-type]
         align_corners=module.output_align_corners,  # type: ignore[arg-type]
-        classes=_class_set(facts, module, spec.classifier, path),
+        classes=_class_set(facts, module, layout.classifier, path),
         provenance=Provenance(
             network=network,
-            family=spec.family,
+            family=network_spec(network).family,
             checkpoint=path.name,
             sha256=file_sha256(path),
             trained_on=facts.get("trained_on"),

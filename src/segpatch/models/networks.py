@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from segpatch.errors import unknown_name
-from segpatch.models.bisenetv2 import BiSeNetV2
-from segpatch.models.pidnet import pidnet_l, pidnet_m, pidnet_s
-from segpatch.models.segformer import segformer_b0
-from segpatch.models.victim import IMAGENET_MEAN, IMAGENET_STD
+from segpatch.models.layouts.bisenetv2 import BISENETV2
+from segpatch.models.layouts.layout import Layout
+from segpatch.models.layouts.pidnet import PIDNET_L, PIDNET_M, PIDNET_S
+from segpatch.models.layouts.segformer import SEGFORMER_B0
 
 
 class Network(Protocol):
@@ -21,8 +21,15 @@ class Network(Protocol):
     size_multiple: int
     output_align_corners: bool
 
+    def raw_logits(self, x: Tensor) -> Tensor:
+        """The main logits before any resize that the network ends with.
+
+        `forward`, which returns what the released network returns, is these logits, or these logits resized
+        bilinearly (as output_align_corners says).
+        """
+
     def all_outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """Main and auxiliary outputs, raw, by name."""
+        """Main and auxiliary outputs as the released network returns them, by name; "main" is `forward`'s."""
 
     def training_loss(
         self, outputs: dict[str, Tensor], labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]
@@ -32,42 +39,36 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """How a network is built, and what its published checkpoints go with.
+    """A network by its family, "cnn" or "transformer", and the layouts of its checkpoints.
 
-    build(classes, auxiliary=...): the module, random weights. mean, std: of the published Cityscapes
-    checkpoint. classifier: the key whose first axis is the number of classes. droppable: key prefixes of a
-    published file that inference does not need.
+    The first layout is the one that `segpatch fit` builds, trains and writes.
     """
 
-    build: Callable[..., nn.Module]
     family: str
-    classifier: str
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    droppable: tuple[str, ...] = ()
+    layouts: tuple[Layout, ...]
 
+    @property
+    def default(self) -> Layout:
+        return self.layouts[0]
 
-_PIDNET_CLASSIFIER = "final_layer.conv2.weight"
-_PIDNET_EXTRAS = ("seghead_p.", "seghead_d.", "sem_loss.", "bd_loss.")
+    def layout_of(self, state: Mapping[str, Tensor]) -> Layout | None:
+        """The layout whose marks a checkpoint's keys bear, or None."""
+        return next((layout for layout in self.layouts if layout.bears(state)), None)
+
+    def layout(self, source: str) -> Layout:
+        """The layout of a source; BadInput naming the nearest where there is none."""
+        named = {layout.source: layout for layout in self.layouts}
+        if source not in named:
+            raise unknown_name("checkpoint layout", source, named)
+        return named[source]
+
 
 MODELS: dict[str, NetworkSpec] = {
-    "pidnet-s": NetworkSpec(pidnet_s, "cnn", _PIDNET_CLASSIFIER, droppable=_PIDNET_EXTRAS),
-    "pidnet-m": NetworkSpec(pidnet_m, "cnn", _PIDNET_CLASSIFIER, droppable=_PIDNET_EXTRAS),
-    "pidnet-l": NetworkSpec(pidnet_l, "cnn", _PIDNET_CLASSIFIER, droppable=_PIDNET_EXTRAS),
-    "bisenetv2": NetworkSpec(
-        BiSeNetV2,
-        "cnn",
-        "head.conv_out.1.weight",
-        mean=(0.3257, 0.3690, 0.3223),
-        std=(0.2112, 0.2148, 0.2115),
-        droppable=("aux2.", "aux3.", "aux4.", "aux5_4."),
-    ),
-    "segformer-b0": NetworkSpec(
-        segformer_b0,
-        "transformer",
-        "decode_head.linear_pred.weight",
-        droppable=("decode_head.conv_seg.",),
-    ),
+    "pidnet-s": NetworkSpec("cnn", PIDNET_S),
+    "pidnet-m": NetworkSpec("cnn", PIDNET_M),
+    "pidnet-l": NetworkSpec("cnn", PIDNET_L),
+    "bisenetv2": NetworkSpec("cnn", BISENETV2),
+    "segformer-b0": NetworkSpec("transformer", SEGFORMER_B0),
 }
 
 

@@ -91,6 +91,10 @@ class PIDNet(nn.Module):
         main: Tensor = self.final_layer(fused)
         return main
 
+    def raw_logits(self, x: Tensor) -> Tensor:
+        """Class logits (B, K, H/8, W/8): what `forward` returns."""
+        return self(x)  # type: ignore[no-any-return]
+
     def all_outputs(self, x: Tensor) -> dict[str, Tensor]:
         """Class logits of the P branch ("p") and of the whole ("main"), the "boundary" logit; all at 1/8."""
         fused, p, d = self._branches(x)

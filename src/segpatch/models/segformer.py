@@ -69,6 +69,10 @@ class SegFormer(nn.Module):
         logits: Tensor = self.decode_head(self.backbone(x))
         return logits
 
+    def raw_logits(self, x: Tensor) -> Tensor:
+        """Class logits (B, K, H/4, W/4): what `forward` returns."""
+        return self(x)  # type: ignore[no-any-return]
+
     def all_outputs(self, x: Tensor) -> dict[str, Tensor]:
         """Class logits at 1/4, as "main"; there are no auxiliary outputs."""
         return {"main": self(x)}

@@ -17,9 +17,10 @@ from segpatch.checks import memory_advice
 from segpatch.data.classes import ClassSet
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput
-from segpatch.models.checkpoints import read_checkpoint, write_network
+from segpatch.models.checkpoints import open_network, read_checkpoint, write_network
+from segpatch.models.layouts.layout import Layout
 from segpatch.models.load import NETWORK_FILE, class_facts
-from segpatch.models.networks import NetworkSpec, network_spec
+from segpatch.models.networks import network_spec
 from segpatch.models.victim import IMAGENET_MEAN, IMAGENET_STD, Provenance, Victim
 from segpatch.runs import Run, open_run
 from segpatch.studies.attack import data_record
@@ -63,10 +64,8 @@ def run_fit(
         return float(read_checkpoint(out / NETWORK_FILE)[1]["clean_miou"])
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        module = spec.build(len(classes))
-    with run.kept_if_begun():
-        if init:
-            start_from(module, init, spec)
+        with run.kept_if_begun():
+            module, layout = start(name, len(classes), init)
     module.to(device)
     latest = _load(run)
 
@@ -87,7 +86,7 @@ def run_fit(
         with held_back() as interrupts, run.kept_if_begun(), memory_advice(config.batch_size):
             state = fit_network(
                 module,
-                lambda m: victim_for(m, name, spec, classes),
+                lambda m: victim_for(m, name, spec.family, classes),
                 train,
                 held_out,
                 config,
@@ -102,6 +101,7 @@ def run_fit(
     module.load_state_dict(state.best)
     facts = {
         "network": name,
+        "layout": layout.source,
         "classes": class_facts(classes),
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
@@ -111,7 +111,7 @@ def run_fit(
         "seed": config.seed,
         "fit": record,
     }
-    bare = spec.build(len(classes), auxiliary=False)
+    bare = layout.build(len(classes), auxiliary=False)
     bare.load_state_dict({key: state.best[key] for key in bare.state_dict()})
     write_network(out / NETWORK_FILE, bare, facts, half=half)
     run.finish()
@@ -141,7 +141,7 @@ def held_back() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def victim_for(module: nn.Module, name: str, spec: NetworkSpec, classes: ClassSet) -> Victim:
+def victim_for(module: nn.Module, name: str, family: str, classes: ClassSet) -> Victim:
     """The victim of a network built here, with the input format that all fits use."""
     return Victim(
         module,
@@ -149,23 +149,30 @@ def victim_for(module: nn.Module, name: str, spec: NetworkSpec, classes: ClassSe
         size_multiple=module.size_multiple,  # type: ignore[arg-type]
         align_corners=module.output_align_corners,  # type: ignore[arg-type]
         classes=classes,
-        provenance=Provenance(network=name, family=spec.family),
+        provenance=Provenance(network=name, family=family),
     )
 
 
-def start_from(module: nn.Module, init: Path, spec: NetworkSpec) -> list[str]:
-    """Loads another fit's weights; the keys that keep their random start: heads that the file lacks or sizes
-    for other classes. Raises BadInput where the file is of another network."""
-    state, _ = read_checkpoint(init)
+def start(name: str, classes: int, init: Path | None) -> tuple[nn.Module, Layout]:
+    """A network to train, with its auxiliary heads, and its layout: random weights, or those of a file.
+
+    The classifier of a file for other classes, and heads that it lacks, keep their random start. Raises BadInput
+    where the file is of another network.
+    """
+    spec = network_spec(name)
+    if init is None:
+        return spec.default.build(classes), spec.default
+    _, layout, state, _ = open_network(name, init)
+    module = layout.build(classes)
     wanted = module.state_dict()
     fitting = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
-    heads = (*spec.droppable, spec.classifier.removesuffix("weight"))
+    heads = (*layout.auxiliary, layout.classifier.removesuffix("weight"))
     left = [k for k in wanted if k not in fitting and not k.endswith("num_batches_tracked")]
     wrong = [k for k in left if not k.startswith(heads)]
     if wrong:
-        raise BadInput(f"{init} does not fit this network: {len(wrong)} keys differ, the first is {wrong[0]}")
+        raise BadInput(f"{init} does not fit {name}: {len(wrong)} keys differ, the first is {wrong[0]}")
     module.load_state_dict({**wanted, **fitting})
-    return left
+    return module, layout
 
 
 def _save(run: Run, state: FitState) -> None:
