@@ -1,7 +1,8 @@
 """The golden values in golden/, and the recipe that made them from networks that are not in this project.
 
 golden/KEYS.txt: names and shapes of a published checkpoint. golden/golden_logits.json: some output values of
-each reference network, in float64 and eval mode, with the weights and the input below.
+each reference network, in float64 and eval mode, with the weights and the input below. hrnet_official_logits.json
+holds two more, measured in the same way with HRNet/HRNet-Semantic-Segmentation 0bbb288 (torch 2.13.0, CPU).
 """
 
 from __future__ import annotations
@@ -45,9 +46,14 @@ def fill(network: nn.Module, source_keys: Mapping[str, str] | None = None) -> nn
 
 
 def published_state(name: str) -> dict[str, Tensor]:
-    """What a checkpoint with these keys would hold: every tensor drawn by the recipe, in float64."""
+    """What a checkpoint with these keys would hold: every tensor drawn by the recipe, in float64.
+
+    The recipe's keys have no wrapper prefix, which one of the published files does have.
+    """
     return {
-        key: torch.zeros(shape, dtype=torch.int64) if key.endswith("num_batches_tracked") else _draw(key, shape)
+        key: torch.zeros(shape, dtype=torch.int64)
+        if key.endswith("num_batches_tracked")
+        else _draw(key.removeprefix("module."), shape)
         for key, shape in published_keys(name).items()
     }
 
@@ -82,4 +88,7 @@ def _draw(key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _entry(name: str) -> Any:
-    return json.loads((GOLDEN / "golden_logits.json").read_text())[name]
+    entries: dict[str, Any] = {}
+    for file in GOLDEN.glob("*_logits.json"):
+        entries |= json.loads(file.read_text())
+    return entries[name]

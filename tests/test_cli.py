@@ -176,11 +176,54 @@ def test_models_and_patches_as_things(call: Call, place: Path, tmp_path: Path, a
     assert call("models").out.splitlines()[0].startswith("network ")
     done = call("models", "check", "segformer-b0", place / "one.safetensors")
     assert done.code == 0 and "fits segformer-b0: 19 classes" in done.out
+    done = call("models", "check", "bisenetv2", place / "one.safetensors")
+    assert done.code == 1 and "in no layout of it" in done.out and "looks like segformer-b0" in done.err
+    assert call("models", "--published").out.splitlines()[0].startswith("checkpoint ")
     call(*attack, "--out", tmp_path / "a")
     assert "segformer-b0/paper/s0" in call("patch", "list", tmp_path).out
     shown = json.loads(call("patch", "show", tmp_path / "a").out)
     assert shown["origin"]["config"]["steps"] == 2
     assert call("patch", "list", place).code == 1
+
+
+def test_victims_from_a_file(call: Call, place: Path, tmp_path: Path):
+    data = ["--data", f"folder:{place}/data"]
+    (place / "victims.toml").write_text(
+        '[victim.first]\nnetwork = "segformer-b0"\ncheckpoint = "one.safetensors"\nmean = [0.5, 0.5, 0.5]\n'
+        '[victim.second]\nnetwork = "segformer-b0"\ncheckpoint = "two.safetensors"\n'
+    )
+    file = ["--victims", place / "victims.toml"]
+    done = call("attack", *file, *data, *SHORT, "--out", tmp_path / "a", "--quiet")
+    assert done.code == 0 and load_patch(tmp_path / "a").trained_on == ("first", "second")
+    done = call("evaluate", *file, "--patch", tmp_path / "a", *data, "--out", tmp_path / "e")
+    assert done.code == 1 and "names first, second; choose one with --victim" in done.err
+    chosen = [*file, "--victim", "first", *data, "--out", tmp_path / "e", "--quiet", "--json"]
+    done = call("evaluate", "--patch", tmp_path / "a", *chosen)
+    (measured,) = json.loads(done.out)["victims"]
+    assert (measured["name"], measured["preprocessing"]["mean"]) == ("first", [0.5, 0.5, 0.5])
+    text = (place / "victims.toml").read_text()
+    (place / "victims.toml").write_text(text.replace("mean = [0.5", "mean = [0.4"))
+    done = call("evaluate", "--patch", tmp_path / "a", *chosen, "--resume")
+    assert done.code == 1 and "holds a run with another victims" in done.err
+    assert call("show", *file, "--victim", "second", *data, "--out", tmp_path / "s.png").code == 0
+    done = call("attack", *data, *SHORT, "--out", tmp_path / "b")
+    assert done.code == 2 and "give --victim, or --victims FILE" in done.err
+
+
+def test_export_and_measure_without_gradients(call: Call, place: Path, tmp_path: Path, attack: list[str]):
+    network, data = f"segformer-b0={place}/one.safetensors", ["--data", f"folder:{place}/data"]
+    done = call("models", "export", network, "--out", tmp_path / "net.onnx", "--size", f"{SIZE[0]}x{SIZE[1]}")
+    assert done.code == 0 and "segformer-b0 for images of 48x64" in done.out
+    graph = ["--victim", f"onnx:{tmp_path}/net.onnx", *data]
+    done = call("attack", *graph, *SHORT, "--out", tmp_path / "a")
+    assert done.code == 1 and "net is for evaluation only" in done.err and not (tmp_path / "a").exists()
+    both = ["transfer", "--victim", network, *graph, *SHORT, "--out", tmp_path / "t", "--json", "--quiet"]
+    result = json.loads(call(*both).out)
+    assert [p["name"] for p in result["patches"] if p["kind"] == "trained"] == ["segformer-b0/paper/s0"]
+    own, exported = (
+        [c["iou"] for c in result["cells"] if c["victim"] == name] for name in ("segformer-b0", "net")
+    )
+    assert own == exported
 
 
 # What a user gets wrong, as arguments that replace or follow those of an attack, and what the line must say.

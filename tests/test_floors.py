@@ -11,10 +11,21 @@ import segpatch
 ROOT = Path(segpatch.__file__).parent
 FLOORS = [
     ["types", "errors"],
-    ["compositing", "transforms", "eot", "losses", "updates", "metrics", "statistics", "conditions", "defences"],
+    [
+        "compositing",
+        "transforms",
+        "eot",
+        "losses",
+        "tail",
+        "updates",
+        "metrics",
+        "statistics",
+        "conditions",
+        "defences",
+    ],
     ["patch", "models", "data"],
     ["attack", "attack_config", "evaluation", "transfer", "locality", "training", "latency", "checks"],
-    ["runs", "results", "plots", "report"],
+    ["runs", "results", "plots", "report", "victims"],
     ["studies"],
     ["cli", "__main__"],
 ]

@@ -15,9 +15,41 @@ GOLDEN = {
     "pidnet-s.official-augment": ("pidnet-s", "all"),
     "pidnet-s.mmseg": ("pidnet-s", "main"),
     "pidnet-l.official-augment": ("pidnet-l", "all"),
+    "ddrnet-23-slim.official-augment": ("ddrnet-23-slim", "all"),
+    "ddrnet-23-slim.mmseg": ("ddrnet-23-slim", "main"),
+    "ddrnet-23.mmseg": ("ddrnet-23", "main"),
+    "bisenetv1.coincheung-train": ("bisenetv1-r18", "all"),
+    "bisenetv1-r18.mmseg": ("bisenetv1-r18", "raw"),
     "bisenetv2.coincheung-train": ("bisenetv2", "all"),
-    "segformer-b0.nvlabs": ("segformer-b0", "main"),
+    "bisenetv2.mmseg": ("bisenetv2", "raw"),
+    "icnet-r18.mmseg": ("icnet-r18", "main"),
+    "icnet-r50.mmseg": ("icnet-r50", "main"),
+    "icnet-r50.liminn": ("icnet-r50", "all"),
+    "icnet-r50.paper-torchvision": ("icnet-r50", "all"),
+    "deeplabv3plus-mobilenet.vainf": ("deeplabv3plus-mobilenet", "main"),
+    "deeplabv3plus-r18.mmseg": ("deeplabv3plus-r18", "main"),
+    "deeplabv3plus-r18b.mmseg": ("deeplabv3plus-r18", "main"),
+    "deeplabv3plus-r50.mmseg": ("deeplabv3plus-r50", "main"),
+    "deeplabv3plus-resnet50.vainf": ("deeplabv3plus-r50", "main"),
+    "deeplabv3plus-resnet101.vainf": ("deeplabv3plus-r101", "main"),
+    "pspnet-r18.mmseg": ("pspnet-r18", "main"),
+    "pspnet-r50.mmseg": ("pspnet-r50", "main"),
+    "pspnet-r50.semseg": ("pspnet-r50", "main"),
+    "fcn-hr18s.mmseg": ("hrnet-w18-small", "main"),
+    "fcn-hr18.mmseg": ("hrnet-w18", "main"),
+    "fcn-hr48.mmseg": ("hrnet-w48", "main"),
+    "ocrnet-hr18.mmseg": ("hrnet-w18-ocr", "main"),
+    "ocrnet-hr48.mmseg": ("hrnet-w48-ocr", "main"),
+    "hrnet-w48.official": ("hrnet-w48", "all"),
+    "hrnet-w48-ocr.official": ("hrnet-w48-ocr", "all"),
+    **{
+        f"segformer-b{n}.{source}": (f"segformer-b{n}", "main")
+        for n in (0, 1, 2, 4, 5)
+        for source in ("nvlabs", "hf-transformers5", "mmseg")
+    },
 }
+# Golden entries that take longest, and have a like one above.
+LONG = {"segformer-b4.hf-transformers5", "segformer-b4.mmseg", "segformer-b5.nvlabs", "segformer-b5.mmseg"}
 # Key lists without golden outputs: network.
 KEYS_ONLY = {
     "pidnet-s.official": "pidnet-s",
@@ -26,11 +58,21 @@ KEYS_ONLY = {
     "pidnet-m.mmseg": "pidnet-m",
     "pidnet-l.official": "pidnet-l",
     "pidnet-l.mmseg": "pidnet-l",
+    "ddrnet-23-slim.official": "ddrnet-23-slim",
+    "ddrnet-23.official": "ddrnet-23",
+    "ddrnet-23.official-augment": "ddrnet-23",
+    "bisenetv1.coincheung-eval": "bisenetv1-r18",
+    "bisenetv1-r50.mmseg": "bisenetv1-r50",
     "bisenetv2.coincheung-eval": "bisenetv2",
+    "icnet-r101.mmseg": "icnet-r101",
+    "icnet-r101.liminn": "icnet-r101",
+    "deeplabv3plus-r101.mmseg": "deeplabv3plus-r101",
+    **{f"segformer-b{n}.{source}": f"segformer-b{n}" for n in range(6) for source in ("hf-hub", "smp")},
+    **{f"segformer-b3.{source}": "segformer-b3" for source in ("nvlabs", "hf-transformers5", "mmseg")},
 }
 
 
-@pytest.mark.parametrize("entry", GOLDEN)
+@pytest.mark.parametrize("entry", [pytest.param(e, marks=pytest.mark.long) if e in LONG else e for e in GOLDEN])
 @torch.no_grad()
 def test_a_published_file_gives_the_published_outputs(entry, tmp_path):
     name, what = GOLDEN[entry]

@@ -12,14 +12,15 @@ from segpatch.models.checkpoints import file_sha256, write_network
 from segpatch.models.layouts.layout import Layout
 from segpatch.models.load import (
     NETWORK_FILE,
-    class_facts,
     load_network,
     load_victim,
     load_victims,
     model_facts,
     shipped,
 )
-from segpatch.models.networks import MODELS, NetworkSpec
+from segpatch.models.networks import ALIASES, MODELS, NetworkSpec
+from segpatch.models.settings import Settings, class_facts
+from segpatch.models.victim import Victim
 from tiny import Tiny
 
 IMAGES = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(0))
@@ -94,6 +95,20 @@ def test_name_and_file(tmp_path):
     assert_close(victim(IMAGES), tiny()(victim.normalise(IMAGES)))
 
 
+def test_a_short_name_is_shown_in_full(tmp_path, monkeypatch):
+    monkeypatch.setitem(ALIASES, "short", "tiny-net")
+    with pytest.raises(Missing, match="no weights for tiny-net are shipped"):
+        load_victim("short")
+    plain = write(tmp_path / "plain.safetensors")
+    shipped = write(tmp_path / "shipped" / "tiny-net.safetensors", FACTS)
+    for victim in (load_victim(f"short={plain}"), load_victim(f"short={shipped}"), load_victim("short")):
+        assert (victim.name, victim.provenance.network) == ("tiny-net", "tiny-net")
+    assert load_network("short", plain).first.weight.shape == tiny().first.weight.shape
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(BadInput, match="is no tiny-net checkpoint"):
+        load_network("short", tmp_path / "other.pth")
+
+
 def test_a_fit_run_directory_says_all_itself(tmp_path):
     facts = {**FACTS, "classes": class_facts(CAMVID), "trained_on": "camvid train", "clean_on": "camvid val"}
     write(tmp_path / "run" / NETWORK_FILE, facts, classes=11)
@@ -164,6 +179,16 @@ def test_the_same_network_twice_is_refused(tmp_path):
     spec = f"tiny-net={write(tmp_path / 'one.safetensors')}"
     with pytest.raises(BadInput, match="given twice: tiny-net:one"):
         load_victims([spec, spec])
+
+
+def test_hugging_face_and_settings(monkeypatch):
+    given = Victim(tiny(), name="net")
+    monkeypatch.setattr("segpatch.models.hf.hf_victim", lambda source: given)
+    assert load_victim("hf:owner/net") is not given, "settings make a new one"
+    changed = load_victim("hf:owner/net", Settings(window=4, trained_on="kitti train"))
+    assert (changed.window, changed.provenance.trained_on, changed.mean) == (4, "kitti train", given.mean)
+    assert load_victim("hf:owner/net", Settings(window=0)).window is None
+    assert [v.name for v in load_victims(["hf:owner/net", "hf:a/net"])] == ["net:owner/net", "net:a/net"]
 
 
 def test_facts_of_all_networks(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from segpatch.errors import BadInput
-from segpatch.models.networks import MODELS, network_spec
+from segpatch.models.networks import ALIASES, MODELS, network_name, network_spec
 
 EACH = pytest.mark.parametrize("name", MODELS)
 
@@ -45,6 +45,19 @@ def test_every_network_says_what_its_input_and_output_need(name):
     assert callable(network.training_loss)
     assert all(0 < mean < 1 for mean in MODELS[name].default.mean)
     assert all(0 < std < 1 for std in MODELS[name].default.std)
+
+
+@pytest.mark.parametrize(
+    ("typed", "full"), [("icnet", "icnet-r50"), ("bisenetv1", "bisenetv1-r18"), ("pidnet-s", "pidnet-s")]
+)
+def test_a_short_name_leads_to_a_full_one(typed, full):
+    assert network_name(typed) == full
+    assert network_spec(typed) is MODELS[full]
+
+
+def test_short_names_hide_no_network_and_lead_to_one():
+    assert not ALIASES.keys() & MODELS.keys()
+    assert set(ALIASES.values()) <= MODELS.keys()
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("pidnet_s", "pidnet-s"), ("BiSeNetV2", "bisenetv2")])

@@ -13,7 +13,7 @@ from segpatch.errors import BadInput, Missing
 from segpatch.models.checkpoints import read_checkpoint, write_network
 from segpatch.models.layouts.layout import Layout
 from segpatch.models.load import load_victim
-from segpatch.models.networks import MODELS, NetworkSpec
+from segpatch.models.networks import ALIASES, MODELS, NetworkSpec
 from segpatch.runs import read_json, read_steps
 from segpatch.studies.fit import run_fit, start
 from segpatch.studies.progress import Progress
@@ -83,6 +83,14 @@ def test_a_fit_is_a_victim(splits, tmp_path: Path):
     assert [row["miou"] is not None for row in rows] == [False, True] * 3
     assert max(row["miou"] for row in rows if row["miou"]) == score
     assert [p.done for p in seen] == [1, 2, 3, 4, 5, 6] and "mIoU" in seen[1].note
+
+
+def test_a_short_name_is_stored_in_full(splits, tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(ALIASES, "short", "tiny")
+    score = run_fit("short", *splits, CONFIG, tmp_path / "run")
+    assert read_json(tmp_path / "run/config.json")["network"] == "tiny"
+    assert read_checkpoint(tmp_path / "run/network.safetensors")[1]["network"] == "tiny"
+    assert fit(splits, tmp_path / "run", resume=True) == score, "the same run by either name"
 
 
 @pytest.mark.parametrize("step", [1, 4])

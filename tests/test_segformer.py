@@ -2,11 +2,16 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from golden_recipe import TOLERANCE, assert_golden, fill, golden_input, keys_of, published_keys
+from golden_recipe import TOLERANCE, assert_golden, fill, golden_input, keys_of, published_keys, published_state
 from network_laws import CLASSES, SIZE, assert_laws
+from segpatch.errors import BadInput
 from segpatch.models import segformer
+from segpatch.models.checkpoints import read_checkpoint
+from segpatch.models.load import load_network
 from segpatch.models.segformer import SegFormer, segformer_b0
+from segpatch.models.victim import Victim
 
 UNUSED = "decode_head.conv_seg."  # in the published file, used by no forward pass
 
@@ -28,28 +33,68 @@ def test_logits_are_those_of_the_reference(size):
 
 
 @torch.no_grad()
-def test_logits_are_those_of_transformers():
+def test_logits_are_those_of_transformers(tmp_path):
+    """As transformers saves a network, under the hub's names, and as it names one in memory."""
     transformers = pytest.importorskip("transformers")
     name = "segformer-b0.hf-transformers5"
-    theirs = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(num_labels=19))
-    fill(theirs)
-    ours = segformer_b0(eps_block=1e-5).double().eval()
-    ours.load_state_dict(_from_transformers(theirs.state_dict()))
+    theirs = fill(transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(num_labels=19)))
+    theirs.save_pretrained(tmp_path)
+    assert (
+        published_keys("segformer-b0.hf-hub").keys() == read_checkpoint(tmp_path / "model.safetensors")[0].keys()
+    )
+    torch.save(theirs.state_dict(), tmp_path / "in-memory.pt")
     x = golden_input(name)
-    logits = ours(x)
-    assert_golden(name, [logits])
     expected = theirs(x).logits
-    assert (logits - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    for file in ("model.safetensors", "in-memory.pt"):
+        logits = load_network("segformer-b0", tmp_path / file)(x)
+        assert_golden(name, [logits])
+        assert (logits - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
-def test_laws():
-    assert_laws(segformer_b0)
+@pytest.mark.parametrize("size", [0, 2])
+@pytest.mark.parametrize("source", ["hf-hub", "smp"])
+@torch.no_grad()
+def test_renamed_weights_give_the_same_function(size, source, tmp_path):
+    """No outputs of these two sources are at hand; their names are written down here a second time."""
+    drawn = published_state(f"segformer-b{size}.{source}")
+    own = getattr(segformer, f"segformer_b{size}")(eps_block=EPS_BLOCK[source]).double().eval()
+    own.load_state_dict({key: _gather(drawn, key, NAMES[source]) for key in own.state_dict()})
+    torch.save(drawn, tmp_path / "n.pth")
+    network = load_network(f"segformer-b{size}", tmp_path / "n.pth")
+    x = golden_input("segformer-b0.nvlabs")[..., :64, :96]
+    expected = own(x)
+    assert torch.equal(network.raw_logits(x), expected)
+    if source == "smp":
+        expected = F.interpolate(expected, scale_factor=4, mode="bilinear", align_corners=True)
+    assert torch.equal(network(x), expected)
+
+
+@pytest.mark.parametrize(("source", "lost"), [("hf-hub", "key"), ("hf-hub", "value"), ("mmseg", "in_proj_weight")])
+def test_a_file_without_a_part_of_the_attention_is_refused(source, lost, tmp_path):
+    whole = published_state(f"segformer-b0.{source}")
+    torch.save({key: value for key, value in whole.items() if lost not in key}, tmp_path / "n.pth")
+    with pytest.raises(BadInput, match=r"no segformer-b0 checkpoint: .*\.attn\.kv\."):
+        load_network("segformer-b0", tmp_path / "n.pth")
+
+
+@pytest.mark.parametrize("options", [{}, {"convolutional": True}, {"full_size": True}])
+def test_laws(options):
+    assert_laws(lambda classes: segformer_b0(classes, **options))
 
 
 def test_any_size_will_do():
     network = segformer_b0(CLASSES).eval()
     assert network.size_multiple == 1
     assert network(torch.zeros(1, 3, 70, 101)).shape == (1, CLASSES, 18, 26)
+
+
+def test_full_size_needs_multiples_of_32():
+    network = segformer_b0(CLASSES, full_size=True).eval()
+    assert network(torch.zeros(1, 3, 64, 96)).shape == (1, CLASSES, 64, 96)
+    with pytest.raises(BadInput, match="multiples of 32, got 70x101; pad to 96x128"):
+        network(torch.zeros(1, 3, 70, 101))
+    victim = Victim(network, size_multiple=network.size_multiple, align_corners=network.output_align_corners)
+    assert victim(torch.zeros(1, 3, 70, 101)).shape == (1, CLASSES, 70, 101)
 
 
 def test_paths_drop_in_training_only_and_from_the_default_generator():
@@ -67,32 +112,42 @@ def test_paths_drop_in_training_only_and_from_the_default_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def _from_transformers(state):
-    """Our state dict from that of transformers' model, whose keys and values are separate layers."""
-    rules = [
-        (r"^segformer\.(encoder\.)?stages\.(\d)\.", lambda m: f"stage{int(m[2]) + 1}."),
-        (r"^stage(\d)\.patch_embeddings\.", r"backbone.patch_embed\1."),
-        (r"^stage(\d)\.blocks\.", r"backbone.block\1."),
-        (r"^stage(\d)\.layer_norm\.", r"backbone.norm\1."),
-        (r"\.layer_norm\.", ".norm."),
-        (r"\.layernorm_before\.", ".norm1."),
-        (r"\.layernorm_after\.", ".norm2."),
-        (r"\.attention\.sequence_reduction\.sequence_reduction\.", ".attn.sr."),
-        (r"\.attention\.sequence_reduction\.", ".attn."),
-        (r"\.attention\.q_proj\.", ".attn.q."),
-        (r"\.attention\.o_proj\.", ".attn.proj."),
-        (r"\.attention\.", ".attn."),
-        (r"^decode_head\.linear_projections\.(\d)\.", lambda m: f"decode_head.linear_c{int(m[1]) + 1}."),
-        (r"^decode_head\.linear_fuse\.", "decode_head.linear_fuse.conv."),
-        (r"^decode_head\.batch_norm\.", "decode_head.linear_fuse.bn."),
-        (r"^decode_head\.classifier\.", "decode_head.linear_pred."),
-    ]
-    renamed = {}
-    for key, value in state.items():
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    for key in [k for k in renamed if ".k_proj." in k]:
-        pair = [renamed.pop(key), renamed.pop(key.replace(".k_proj.", ".v_proj."))]
-        renamed[key.replace(".k_proj.", ".kv.")] = torch.cat(pair)
-    return renamed
+def _gather(drawn, key, rules):
+    """One of our tensors, out of those of a source."""
+    if ".attn.kv." in key and rules is NAMES["hf-hub"]:
+        parts = [key.replace(".attn.kv.", f".attn.{part}.") for part in ("key", "value")]
+        return torch.cat([_gather(drawn, part, rules) for part in parts])
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return drawn[key]
+
+
+def _one_less(template):
+    return lambda match: template.format(int(match[1]) - 1)
+
+
+EPS_BLOCK = {"hf-hub": 1e-5, "smp": 1e-6}
+NAMES = {
+    "hf-hub": [
+        (r"^backbone\.patch_embed(\d)", _one_less("segformer.encoder.patch_embeddings.{}")),
+        (r"^backbone\.block(\d)", _one_less("segformer.encoder.block.{}")),
+        (r"^backbone\.norm(\d)", _one_less("segformer.encoder.layer_norm.{}")),
+        (r"\.norm([12])\.", r".layer_norm_\1."),
+        (r"\.norm\.", ".layer_norm."),
+        (r"\.attn\.q\.", ".attention.self.query."),
+        (r"\.attn\.proj\.", ".attention.output.dense."),
+        (r"\.attn\.", ".attention.self."),
+        (r"\.mlp\.fc", ".mlp.dense"),
+        (r"\.linear_c(\d)\.", _one_less(".linear_c.{}.")),
+        (r"\.linear_fuse\.conv\.", ".linear_fuse."),
+        (r"\.linear_fuse\.bn\.", ".batch_norm."),
+        (r"\.linear_pred\.", ".classifier."),
+    ],
+    "smp": [
+        (r"^backbone\.", "encoder."),
+        (r"^decode_head\.linear_c(\d)\.proj\.", lambda match: f"decoder.mlp_stage.{4 - int(match[1])}.linear."),
+        (r"^decode_head\.linear_fuse\.conv\.", "decoder.fuse_stage.0."),
+        (r"^decode_head\.linear_fuse\.bn\.", "decoder.fuse_stage.1."),
+        (r"^decode_head\.linear_pred\.", "segmentation_head.0."),
+    ],
+}

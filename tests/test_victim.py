@@ -71,6 +71,15 @@ def test_images_are_padded_with_the_mean_colour_and_logits_cut_back():
     assert torch.equal(logits, spy.seen[:, :, :7, :9])
 
 
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (6, 8), (7, 6), (2, 1)])
+def test_an_offset_pads_to_a_multiple_plus_it(height, width):
+    spy = Spy()
+    logits = Victim(spy, size_multiple=4, size_offset=1)(IMAGES[:, :, :height, :width])
+    wanted = {1: 1, 2: 5, 5: 5, 6: 9, 7: 9, 8: 9, 9: 9}
+    assert spy.seen.shape == (2, 3, wanted[height], wanted[width])
+    assert logits.shape == (2, 3, height, width)
+
+
 @pytest.mark.parametrize("multiple", [1, 7, 9])
 def test_nothing_is_padded_where_the_size_fits(multiple):
     spy = Spy()
@@ -226,6 +235,9 @@ def test_windows_are_what_the_network_sees():
         {"std": (1, 0, 1)},
         {"value_range": 0},
         {"size_multiple": 0},
+        {"size_offset": 1},
+        {"size_multiple": 4, "size_offset": 4},
+        {"size_multiple": 4, "size_offset": -1},
         {"stride": 2},
         {"window": 2, "stride": 3},
         {"window": 2, "stride": 0},
@@ -234,5 +246,5 @@ def test_windows_are_what_the_network_sees():
     ],
 )
 def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(BadInput, match=next(iter(wrong))):
+    with pytest.raises(BadInput, match=list(wrong)[-1]):
         Victim(Spy(), **wrong)

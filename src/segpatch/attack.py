@@ -15,12 +15,14 @@ from segpatch.data.dataset import order
 from segpatch.eot import EOT, apply_placement, draw, generator_at
 from segpatch.errors import BadInput
 from segpatch.evaluation import predict
-from segpatch.losses import LOSSES
+from segpatch.losses import PIXEL_WEIGHTS
 from segpatch.metrics import confusion_matrix, miou
+from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, random_pixels
+from segpatch.tail import resized_loss
 from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels, as_float
-from segpatch.types import IGNORE, LabelledImages
+from segpatch.types import LabelledImages
 from segpatch.updates import AdamState, adam_start, adam_step, sign_step
 
 _HELD_OUT = 0x68656C64  # "held": an address that no training step reaches
@@ -69,9 +71,10 @@ def train_patch(
     training, held_out = _split(len(images), config)
     low, high = (torch.tensor(bound) for bound in config.range)
     state = resume or _start(config)
+    fast = [folded(victim) for victim in victims]
     late = _late_steps(config.steps) if config.select == "best" else set()
     while state.step < config.steps:
-        gradient, step = patch_gradient(victims, images, training, state.pixels, state.step, config)
+        gradient, step = patch_gradient(fast, images, training, state.pixels, state.step, config)
         size = step_size(config, state.step)
         if config.stepper == "sign":
             pixels, adam = sign_step(state.pixels, gradient, size, low, high), state.adam
@@ -79,7 +82,7 @@ def train_patch(
             pixels, adam = adam_step(state.pixels, gradient, state.adam, size, low, high)
         state = replace(state, step=state.step + 1, pixels=pixels, adam=adam)
         if state.step in late:
-            score = held_out_miou(victims, images, held_out, pixels)
+            score = held_out_miou(fast, images, held_out, pixels)
             if score < state.best_miou:
                 state = replace(state, best_miou=score, best_pixels=pixels)
         if on_state:
@@ -116,7 +119,6 @@ def patch_gradient(
     """
     assert config.batch_size
     leaf = pixels.detach().clone().requires_grad_(True)
-    loss_of = LOSSES[config.loss]
     part = config.micro_batch or config.batch_size
     gradients = [torch.zeros_like(pixels) for _ in victims]
     tallies = torch.zeros(len(victims), 4, dtype=torch.float64)  # loss total, loss count, right, labelled
@@ -127,8 +129,15 @@ def patch_gradient(
             device = next(iter(victim.module.parameters()), patched).device
             truth = labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                logits = victim(patched.to(device))
-            total, count = loss_of(logits, truth)
+                raw = victim.raw(patched.to(device))
+            total, count, right, seen = resized_loss(
+                raw.logits,
+                truth,
+                PIXEL_WEIGHTS[config.loss],
+                size=raw.size,
+                align_corners=victim.align_corners,
+                merge=victim.merge,
+            )
             if not total.requires_grad:
                 raise BadInput(
                     f"the loss of {victim.name} does not depend on the patch: its module cuts the gradient "
@@ -137,8 +146,6 @@ def patch_gradient(
             last = index == len(victims) - 1
             (gradient,) = torch.autograd.grad(total, leaf, retain_graph=not last)
             gradients[index] += gradient
-            right = (logits.detach().argmax(1) == truth).sum()
-            seen = (truth != IGNORE).sum()
             tallies[index] += torch.stack([total.detach(), count, right, seen]).double().cpu()
     means = [g / max(1.0, float(t[1])) for g, t in zip(gradients, tallies, strict=True)]
     gradient = torch.stack(means).mean(0)

@@ -83,7 +83,7 @@ PRESETS: dict[str, AttackConfig] = {
         patch_eot=PatchEOT(),
         place="drawn",
         stepper="adam",
-        step_size=0.05,
+        step_size=0.15,
         schedule="cosine",
         start="grey",
         select="best",
@@ -108,6 +108,12 @@ def resolve(config: AttackConfig, images: LabelledImages, victims: Sequence[Vict
     """
     if not victims:
         raise BadInput("a patch is trained on at least one network; none was given")
+    for victim in victims:
+        if not victim.differentiable:
+            raise BadInput(
+                f"{victim.name} is for evaluation only: no gradient leads through an ONNX file to a patch; train "
+                "on the network that it was exported from, and measure the patch on it"
+            )
     if len(images) <= config.held_out:
         raise BadInput(
             f"{config.held_out} of {len(images)} training images are to be held out; give more images or "

@@ -13,8 +13,10 @@ from segpatch.compositing import centre_region, cover, draw_region, paste
 from segpatch.eot import PLACES, generator_at
 from segpatch.errors import BadInput
 from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
+from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch
+from segpatch.tail import resized_prediction
 from segpatch.types import IGNORE, Batch, Region
 
 _PLACE = 0x706C6163  # "plac": an address that no training step reaches
@@ -123,6 +125,7 @@ def evaluate_all(
         (p, v): [] for p in range(len(patches)) for v in range(len(victims))
     }
     names: list[str] = []
+    victims = [folded(victim) for victim in victims]
     with torch.inference_mode():
         for batch in batches:
             regions = [_regions(batch, len(names), patch, place, seed) for patch in patches]
@@ -164,13 +167,19 @@ def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
     """Predicted class ids (B, H, W) uint8 on the CPU, of images (B, 3, H, W) in [0, 1]."""
     device = next(iter(victim.module.parameters()), images).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = victim(images.to(device))
-    if logits.shape[1] != len(victim.label_classes):
+        raw = victim.raw(images.to(device))
+    if raw.logits.shape[1] != len(victim.classes):
         raise BadInput(
-            f"{victim.name} returned logits of {logits.shape[1]} classes, but its class set "
-            f"{victim.label_classes.name!r} has {len(victim.label_classes)}; give the right classes="
+            f"{victim.name} returned logits of {raw.logits.shape[1]} classes, but its class set "
+            f"{victim.classes.name!r} has {len(victim.classes)}; give the right classes="
         )
-    return logits.argmax(1).to(torch.uint8).cpu()
+    return resized_prediction(
+        raw.logits,
+        (images.shape[-2], images.shape[-1]),
+        size=raw.size,
+        align_corners=victim.align_corners,
+        merge=victim.merge,
+    ).cpu()
 
 
 def _regions(batch: Batch, first: int, patch: Patch | None, place: str, seed: int) -> tuple[Region, ...]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from segpatch.types import IGNORE
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+PixelWeight = Callable[[Tensor, Tensor], Tensor]
+"""From which pixels are right and which are labelled (both bool), the weight of each pixel's cross-entropy."""
 
 
 def correct_pixel_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,3 +40,18 @@ LOSSES: dict[str, Loss] = {
     "correct-pixel": correct_pixel_loss,
     "cross-entropy": cross_entropy_loss,
 }
+
+PIXEL_WEIGHTS: dict[str, PixelWeight] = {
+    "correct-pixel": lambda right, labelled: right,
+    "cross-entropy": lambda right, labelled: labelled,
+}
+"""The losses that are a cross-entropy with a weight per pixel, which `segpatch.tail` computes faster."""
+
+
+def merge_logits(logits: Tensor, table: Tensor) -> Tensor:
+    """Logits (B, K', H, W) of merged classes, from logits (B, K, H, W) and the merged class of each (K,).
+
+    Log-sum-exp over the classes that are merged, which adds their probabilities.
+    """
+    merged = [logits[:, (table == k).nonzero().flatten()].logsumexp(dim=1) for k in range(int(table.max()) + 1)]
+    return torch.stack(merged, dim=1)

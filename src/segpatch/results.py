@@ -201,15 +201,7 @@ def victim_record(victim: Victim, dataset: DatasetRecord) -> VictimRecord:
         classes=victim.classes.name,
         trained_split=from_file.trained_on,
         seen_split=has_seen(from_file.trained_on, f"{dataset.kind} {dataset.split}"),
-        preprocessing={
-            "mean": list(victim.mean),
-            "std": list(victim.std),
-            "channel_order": victim.channel_order,
-            "value_range": victim.value_range,
-            "align_corners": victim.align_corners,
-            "window": victim.window,
-            "stride": victim.stride,
-        },
+        preprocessing=victim.inference,
     )
 
 

@@ -51,6 +51,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.validate_every < 1:
             raise BadInput("steps, batch_size and validate_every must be at least 1")
+        if not 0 <= self.jitter < 1:
+            raise BadInput(f"jitter must be in [0, 1), got {self.jitter}")
         if self.criterion not in CRITERIA:
             raise BadInput(f"criterion must be one of {', '.join(CRITERIA)}; got {self.criterion!r}")
         if self.precision not in ("fp32", "bf16"):

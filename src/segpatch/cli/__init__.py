@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from segpatch.cli import measure, things, train
+from segpatch.cli import measure, models, things, train
 from segpatch.errors import SegpatchError
 
 STOPPED = 130
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(measure.demo)
-app.add_typer(things.models_app, name="models")
+app.add_typer(models.app, name="models")
 app.add_typer(things.data_app, name="data")
 app.command("fit")(train.fit)
 app.command("attack")(train.attack)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from segpatch.cli.options import choose_device
 
 if TYPE_CHECKING:
@@ -13,13 +15,30 @@ if TYPE_CHECKING:
 
 
 def open_victims_and_data(
-    specs: list[str], data: str, class_map: Path | None, device: str
+    specs: list[str], file: Path | None, data: str, class_map: Path | None, device: str
 ) -> tuple[list[Victim], Dataset]:
-    """The victims of the specs and the data set, whose classes all victims speak."""
+    """The victims of the specs (of the file, where there are none) and the data set, whose classes all speak."""
     from segpatch.data import cached, open_data
     from segpatch.models.load import load_victims
+    from segpatch.victims import read_victims
 
+    named = read_victims(file) if file else {}
+    if not specs and not named:
+        raise typer.BadParameter("give --victim, or --victims FILE", param_hint="'--victim'")
     place = choose_device(device)
     dataset = cached(open_data(data))
-    victims = [victim.for_classes(dataset.classes, class_map).to(place) for victim in load_victims(specs)]
-    return victims, dataset
+    victims = load_victims(specs or list(named), named)
+    return [victim.for_classes(dataset.classes, class_map).to(place) for victim in victims], dataset
+
+
+def open_victim_and_data(
+    spec: str | None, file: Path | None, data: str, class_map: Path | None, device: str
+) -> tuple[Victim, Dataset]:
+    """The one victim of the spec, or of the file, and the data set, whose classes it speaks."""
+    from segpatch.errors import BadInput
+
+    victims, dataset = open_victims_and_data([spec] if spec else [], file, data, class_map, device)
+    if len(victims) > 1:
+        names = ", ".join(victim.name for victim in victims)
+        raise BadInput(f"this is about one network, and {file} names {names}; choose one with --victim")
+    return victims[0], dataset

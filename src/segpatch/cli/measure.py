@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 def evaluate(
     patch: Annotated[Path, typer.Option(help="patch.safetensors, or the attack run that holds it.")],
-    victim: options.OneVictim,
     data: options.Data,
     out: options.Out,
+    victim: options.OneVictim = None,
+    victims: options.VictimsFile = None,
     split: options.Split = None,
     images: options.Images = None,
     place: options.MeasuredPlace = "centre",
@@ -33,11 +34,11 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure one patch on one network, beside its controls."""
-    from segpatch.cli.loading import open_victims_and_data
+    from segpatch.cli.loading import open_victim_and_data
     from segpatch.patch import load_patch
     from segpatch.studies.matrix import MatrixPlan, run_matrix
 
-    victims, dataset = open_victims_and_data([victim], data, class_map, device)
+    network, dataset = open_victim_and_data(victim, victims, data, class_map, device)
     plan = MatrixPlan(
         presets=(),
         split=split,
@@ -47,7 +48,7 @@ def evaluate(
         precision=precision,
     )
     result = run_matrix(
-        victims,
+        [network],
         dataset,
         plan,
         out,
@@ -61,9 +62,10 @@ def evaluate(
 
 
 def transfer(
-    victim: options.Victims,
     data: options.Data,
     out: options.Out,
+    victim: options.Victims = [],  # noqa: B006
+    victims: options.VictimsFile = None,
     preset: options.Presets = [],  # noqa: B006
     seeds: options.Seeds = "0",
     ensemble: Annotated[list[str], typer.Option(help="Victims of one shared patch: A,B; repeatable.")] = [],  # noqa: B006
@@ -100,7 +102,7 @@ def transfer(
     from segpatch.studies.estimate import estimate_matrix
     from segpatch.studies.matrix import MatrixPlan, run_matrix
 
-    victims, dataset = open_victims_and_data(victim, data, class_map, device)
+    networks, dataset = open_victims_and_data(victim, victims, data, class_map, device)
     ready = [load_patch(path) for path in patch]
     overrides = options.given(
         loss=loss,
@@ -130,10 +132,10 @@ def transfer(
         seed=seed,
     )
     if dry_run:
-        print(estimate_matrix(victims, dataset, plan, ready).describe())
+        print(estimate_matrix(networks, dataset, plan, ready).describe())
         return
     result = run_matrix(
-        victims,
+        networks,
         dataset,
         plan,
         out,

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-Victims = Annotated[
-    list[str],
-    typer.Option("--victim", help="NAME (shipped), NAME=FILE or a `segpatch fit` run directory; repeatable."),
+_FORMS = "NAME (shipped), NAME=FILE, a `segpatch fit` run, hf:ID_OR_FOLDER, onnx:FILE, or a name in --victims"
+Victims = Annotated[list[str], typer.Option("--victim", help=f"{_FORMS}; repeatable.")]
+OneVictim = Annotated[str | None, typer.Option("--victim", help=f"{_FORMS}.")]
+VictimsFile = Annotated[
+    Path | None,
+    typer.Option("--victims", help="TOML file of [victim.NAME] tables; all of them unless --victim chooses."),
 ]
-OneVictim = Annotated[str, typer.Option("--victim", help="NAME (shipped), NAME=FILE or a fit run directory.")]
 Data = Annotated[
     str,
     typer.Option(help="cityscapes:DIR, camvid:DIR, folder:DIR, list:FILE, streets:DIR, or streets (drawn)."),

@@ -1,4 +1,4 @@
-"""`segpatch models`, `data`, `patch` and `show`: what there is."""
+"""`segpatch data`, `patch` and `show`: what there is."""
 
 from __future__ import annotations
 
@@ -11,45 +11,8 @@ import typer
 from segpatch.cli import options
 from segpatch.cli.progress import ProgressPrinter
 
-models_app = typer.Typer(help="What can be attacked.", invoke_without_command=True)
 data_app = typer.Typer(help="Write procedural data; check a data set.", no_args_is_help=True)
 patch_app = typer.Typer(help="Patches as things.", no_args_is_help=True)
-
-
-@models_app.callback()
-def models(context: typer.Context, as_json: options.Json = False) -> None:
-    """List the networks that can be attacked."""
-    if context.invoked_subcommand:
-        return
-    from segpatch.cli.tables import table
-    from segpatch.models.load import model_facts
-
-    facts = model_facts()
-    if as_json:
-        print(json.dumps({"models": facts}))
-        return
-    rows = [
-        [
-            f["name"],
-            f["family"],
-            f"{f['parameters'] / 1e6:.1f} M",
-            f"{f['clean_miou']:.3f}" if f["shipped"] else "",
-        ]
-        for f in facts
-    ]
-    print(table(["network", "family", "parameters", "shipped, mIoU on streets"], rows))
-
-
-@models_app.command("check")
-def models_check(
-    name: Annotated[str, typer.Argument(help="Network, as `segpatch models` lists them.")],
-    file: Annotated[Path, typer.Argument(help="Checkpoint file.")],
-) -> None:
-    """Say whether a checkpoint fits a network."""
-    from segpatch.models.load import load_victim
-
-    victim = load_victim(f"{name}={file}")
-    print(f"{file} fits {name}: {len(victim.classes)} classes ({victim.classes.name}), mean {victim.mean}")
 
 
 @data_app.command("make")
@@ -133,9 +96,10 @@ def patch_show(patch: Annotated[Path, typer.Argument(help="patch.safetensors or 
 
 
 def show(
-    victim: options.OneVictim,
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Picture to write (.png).")],
+    victim: options.OneVictim = None,
+    victims: options.VictimsFile = None,
     patch: Annotated[Path | None, typer.Option(help="Patch file or attack run.")] = None,
     image: Annotated[int, typer.Option(help="Position of the image in the split.")] = 0,
     split: options.Split = None,
@@ -145,11 +109,11 @@ def show(
     device: options.Device = "auto",
 ) -> None:
     """A picture of one scene: image, label, prediction, attacked image and prediction, what changed."""
-    from segpatch.cli.loading import open_victims_and_data
+    from segpatch.cli.loading import open_victim_and_data
     from segpatch.patch import load_patch
     from segpatch.studies.show import write_scene
 
-    victims, dataset = open_victims_and_data([victim], data, class_map, device)
+    network, dataset = open_victim_and_data(victim, victims, data, class_map, device)
     held = load_patch(patch) if patch else None
-    write_scene(victims[0], dataset, out, patch=held, image=image, split=split, place=place, seed=seed)
+    write_scene(network, dataset, out, patch=held, image=image, split=split, place=place, seed=seed)
     print(out)

@@ -23,6 +23,7 @@ def fit(
     scales: Annotated[str, typer.Option(help="Smallest and largest random scale.")] = "0.5,2.0",
     learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
     criterion: Annotated[str, typer.Option(help="balanced or ohem.")] = "balanced",
+    jitter: Annotated[float, typer.Option(help="Largest random change of light and colour.")] = 0.3,
     label_stride: Annotated[int, typer.Option(help="Look at every n-th label pixel and row.")] = 1,
     warmup: Annotated[int, typer.Option(help="Steps until the learning rate is at its highest.")] = 100,
     averaging: Annotated[float, typer.Option(help="Decay per step of the weights' moving average.")] = 0.995,
@@ -58,6 +59,7 @@ def fit(
         scales=(low, high),
         learning_rate=learning_rate,
         criterion=criterion,
+        jitter=jitter,
         label_stride=label_stride,
         warmup=warmup,
         averaging=averaging,
@@ -86,9 +88,10 @@ def fit(
 
 
 def attack(
-    victim: options.Victims,
     data: options.Data,
     out: options.Out,
+    victim: options.Victims = [],  # noqa: B006
+    victims: options.VictimsFile = None,
     preset: options.Preset = "paper",
     loss: options.Loss = None,
     steps: options.Steps = None,
@@ -119,7 +122,7 @@ def attack(
     from segpatch.studies.attack import run_attack
     from segpatch.studies.estimate import estimate_attack
 
-    victims, dataset = open_victims_and_data(victim, data, class_map, device)
+    networks, dataset = open_victims_and_data(victim, victims, data, class_map, device)
     training = split_images(dataset, train_split or dataset.train_split, images)
     overrides = options.given(
         loss=loss,
@@ -134,10 +137,10 @@ def attack(
     )
     config = replace(attack_preset(preset), seed=seed, **overrides)
     if dry_run:
-        print(estimate_attack(victims, training, config).describe())
+        print(estimate_attack(networks, training, config).describe())
         return
     patch = run_attack(
-        victims,
+        networks,
         training,
         config,
         out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,12 @@ def class_map(source: ClassSet, target: ClassSet, file: Path | None = None) -> C
             "so it could never be predicted; name a source class for each target class"
         )
     return ClassMap(name, source, target, table)
+
+
+def distinct_colour(index: int) -> Colour:
+    """A colour for a class that has none, far from its neighbours': hues a golden ratio of the circle apart."""
+    r, g, b = colorsys.hsv_to_rgb(0.618034 * index % 1, 0.75, 0.9 - 0.2 * (index % 3))
+    return round(255 * r), round(255 * g), round(255 * b)
 
 
 def _read_pairs(file: Path, source: ClassSet, target: ClassSet) -> dict[str, str]:

@@ -10,12 +10,11 @@ Other split names work too (`--split`). Images that lie directly in images/ are 
 
 from __future__ import annotations
 
-import colorsys
 import json
 from pathlib import Path
 from typing import Any
 
-from segpatch.data.classes import CAMVID, CITYSCAPES, ClassSet, Colour
+from segpatch.data.classes import CAMVID, CITYSCAPES, ClassSet, Colour, distinct_colour
 from segpatch.data.dataset import Dataset, Sample
 from segpatch.data.files import (
     IMAGE_SUFFIXES,
@@ -114,10 +113,8 @@ def _build(file: Path, rows: list[dict[str, Any]]) -> tuple[ClassSet, bytes]:
 
 
 def _colour(given: Any, index: int) -> Colour:
-    """The given colour, or one far from its neighbours: hues a golden ratio of the circle apart."""
     if given is None:
-        r, g, b = colorsys.hsv_to_rgb(0.618034 * index % 1, 0.75, 0.9 - 0.2 * (index % 3))
-        return round(255 * r), round(255 * g), round(255 * b)
+        return distinct_colour(index)
     red, green, blue = (int(value) for value in given)
     if not all(0 <= value <= 255 for value in (red, green, blue)):
         raise BadInput(f"class colours are three numbers from 0 to 255, got {given}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,9 +13,11 @@ from segpatch.errors import BadInput
 class ConvBNReLU(nn.Module):
     """Bias-free convolution, batch norm, ReLU. Keys: conv, bn."""
 
-    def __init__(self, width_in: int, width: int, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self, width_in: int, width: int, kernel: int = 3, stride: int = 1, *, groups: int = 1, dilation: int = 1
+    ) -> None:
         super().__init__()
-        self.conv = conv(width_in, width, kernel, stride)
+        self.conv = conv(width_in, width, kernel, stride, groups=groups, dilation=dilation)
         self.bn = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
 
@@ -79,6 +83,20 @@ class Bottleneck(nn.Module):
         return F.relu(out) if self.final_relu else out
 
 
+class FCNHead(nn.Module):
+    """Logits at the size of a map: convolution, norm, ReLU, dropout, 1x1. Keys: convs.0, conv_seg."""
+
+    def __init__(self, width_in: int, inner: int, classes: int, *, kernel: int = 3, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(ConvBNReLU(width_in, inner, kernel))
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(inner, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.conv_seg(self.dropout(self.convs(x)))
+        return logits
+
+
 def conv(
     width_in: int, width: int, kernel: int, stride: int = 1, *, groups: int = 1, dilation: int = 1
 ) -> nn.Conv2d:
@@ -108,18 +126,42 @@ def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> 
     return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 
 
+def supervised_loss(
+    outputs: Mapping[str, Tensor],
+    labels: Tensor,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    *,
+    auxiliary_weight: float,
+    align_corners: bool = False,
+) -> Tensor:
+    """criterion(logits, labels) of "main" plus auxiliary_weight x that of every other output, a scalar.
+
+    All logits are resized to the labels (B, H, W) first. Source: arXiv:1612.01105.
+    """
+    losses = {
+        name: criterion(resize(logits.float(), size_of(labels), align_corners=align_corners), labels)
+        for name, logits in outputs.items()
+    }
+    total = losses.pop("main")
+    for loss in losses.values():
+        total = total + auxiliary_weight * loss
+    return total
+
+
 def size_of(x: Tensor) -> tuple[int, int]:
     """Height and width of an image or a map."""
     return x.shape[-2], x.shape[-1]
 
 
-def check_size(x: Tensor, multiple: int) -> None:
-    """BadInput unless height and width of x are multiples of `multiple`."""
+def check_size(x: Tensor, multiple: int, offset: int = 0) -> None:
+    """BadInput unless height and width of x are `offset` above multiples of `multiple`."""
     height, width = size_of(x)
-    if height % multiple or width % multiple:
+    fits_height, fits_width = (side + (offset - side) % multiple for side in (height, width))
+    if (height, width) != (fits_height, fits_width):
+        plus = f" plus {offset}" if offset else ""
         raise BadInput(
-            f"this network needs height and width in multiples of {multiple}, got {height}x{width}; "
-            f"pad to {height + -height % multiple}x{width + -width % multiple} and crop the logits"
+            f"this network needs height and width in multiples of {multiple}{plus}, got {height}x{width}; "
+            f"pad to {fits_height}x{fits_width} and crop the logits"
         )
 
 
@@ -129,6 +171,8 @@ def initialise(network: nn.Module) -> None:
     Norms start as the identity, biases at 0. Draws from torch's default generator.
     Source: arXiv:1502.01852 (keeps the variance of activations through ReLUs).
     """
+    if next(network.parameters()).is_meta:
+        return  # only names and shapes are wanted, and torch takes its time over drawing nothing
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

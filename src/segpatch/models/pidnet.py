@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segpatch.models.aggregation import DAPPM, Head, Pyramid, bn_relu_conv, stem
 from segpatch.models.blocks import (
     BasicBlock,
     Bottleneck,
     basic_stage,
     check_size,
-    conv,
     conv_bn,
     initialise,
     resize,
@@ -54,7 +54,7 @@ class PIDNet(nn.Module):
         super().__init__()
         c, large = planes, m > 2
         self.auxiliary = auxiliary
-        self.conv1 = nn.Sequential(*_stem_layer(3, c), *_stem_layer(c, c))
+        self.conv1 = stem(c)
 
         self.layer1 = basic_stage(c, c, m)
         self.layer2 = basic_stage(c, 2 * c, m, stride=2)
@@ -166,60 +166,17 @@ class Pag(nn.Module):
         return (1 - sigma) * p + sigma * resize(i, size)
 
 
-class Pyramid(nn.Module):
-    """What both pyramid poolings share: five scales of the context, each at the size of the input."""
-
-    def __init__(self, width_in: int, inner: int, width: int) -> None:
-        super().__init__()
-        self.scale0 = _bn_relu_conv(width_in, inner, 1)
-        self.scale1 = _bn_relu_conv(width_in, inner, 1, nn.AvgPool2d(5, 2, 2))
-        self.scale2 = _bn_relu_conv(width_in, inner, 1, nn.AvgPool2d(9, 4, 4))
-        self.scale3 = _bn_relu_conv(width_in, inner, 1, nn.AvgPool2d(17, 8, 8))
-        self.scale4 = _bn_relu_conv(width_in, inner, 1, nn.AdaptiveAvgPool2d(1))
-        self.compression = _bn_relu_conv(5 * inner, width, 1)
-        self.shortcut = _bn_relu_conv(width_in, width, 1)
-
-    def scales(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The unpooled scale and the four pooled ones, finest first."""
-        pooled = (self.scale1, self.scale2, self.scale3, self.scale4)
-        return self.scale0(x), [resize(scale(x), size_of(x)) for scale in pooled]
-
-    def merge(self, x: Tensor, scales: list[Tensor]) -> Tensor:
-        out: Tensor = self.compression(torch.cat(scales, dim=1)) + self.shortcut(x)
-        return out
-
-
 class PAPPM(Pyramid):
     """Parallel aggregation: every scale meets the unpooled one, all in one grouped convolution."""
 
     def __init__(self, width_in: int, inner: int, width: int) -> None:
         super().__init__(width_in, inner, width)
-        self.scale_process = _bn_relu_conv(4 * inner, 4 * inner, 3, groups=4)
+        self.scale_process = bn_relu_conv(4 * inner, 4 * inner, 3, groups=4)
 
     def forward(self, x: Tensor) -> Tensor:
         fine, pooled = self.scales(x)
         processed = self.scale_process(torch.cat([scale + fine for scale in pooled], dim=1))
         return self.merge(x, [fine, processed])
-
-
-class DAPPM(Pyramid):
-    """Deep aggregation: every scale is added to the one before it. Source: arXiv:2101.06085."""
-
-    def __init__(self, width_in: int, inner: int, width: int) -> None:
-        super().__init__(width_in, inner, width)
-        self.process1 = _bn_relu_conv(inner, inner, 3)
-        self.process2 = _bn_relu_conv(inner, inner, 3)
-        self.process3 = _bn_relu_conv(inner, inner, 3)
-        self.process4 = _bn_relu_conv(inner, inner, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        fine, pooled = self.scales(x)
-        merged = [fine]
-        for process, scale in zip(
-            (self.process1, self.process2, self.process3, self.process4), pooled, strict=True
-        ):
-            merged.append(process(scale + merged[-1]))
-        return self.merge(x, merged)
 
 
 class LightBag(nn.Module):
@@ -241,28 +198,12 @@ class Bag(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = _bn_relu_conv(width, width, 3)
+        self.conv = bn_relu_conv(width, width, 3)
 
     def forward(self, p: Tensor, i: Tensor, d: Tensor) -> Tensor:
         edge = torch.sigmoid(d)
         out: Tensor = self.conv(edge * p + (1 - edge) * i)
         return out
-
-
-class Head(nn.Module):
-    """Logits from a map: norm, ReLU, 3x3, norm, ReLU, 1x1."""
-
-    def __init__(self, width_in: int, inner: int, classes: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(width_in)
-        self.conv1 = conv(width_in, inner, 3)
-        self.bn2 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.bn1(x)))
-        logits: Tensor = self.conv2(F.relu(self.bn2(out)))
-        return logits
 
 
 def pidnet_s(classes: int = 19, auxiliary: bool = True) -> PIDNet:
@@ -278,16 +219,3 @@ def pidnet_m(classes: int = 19, auxiliary: bool = True) -> PIDNet:
 def pidnet_l(classes: int = 19, auxiliary: bool = True) -> PIDNet:
     """PIDNet-L: deeper than M, with the heavier fusions."""
     return PIDNet(classes, m=3, n=4, planes=64, ppm_planes=112, head_planes=256, auxiliary=auxiliary)
-
-
-def _stem_layer(width_in: int, width: int) -> tuple[nn.Module, ...]:
-    """Half the size; the only convolutions of the network with both a bias and a norm."""
-    return nn.Conv2d(width_in, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-
-
-def _bn_relu_conv(
-    width_in: int, width: int, kernel: int, pool: nn.Module | None = None, *, groups: int = 1
-) -> nn.Sequential:
-    """Norm, ReLU, convolution, in this order, after a pooling if one is given."""
-    layers = (nn.BatchNorm2d(width_in), nn.ReLU(inplace=True), conv(width_in, width, kernel, groups=groups))
-    return nn.Sequential(*([] if pool is None else [pool]), *layers)

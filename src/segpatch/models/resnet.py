@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segpatch.models.blocks import BasicBlock, Bottleneck, conv
 
+DEEP_STEM = (32, 32, 64)  # of mmsegmentation's ResNetV1c
 DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
@@ -76,6 +77,11 @@ class ResNet(nn.Module):
             )
             layers.append(block)
         return nn.Sequential(*layers)
+
+
+def resnet_d8(depth: int, stem: Sequence[int] | None = DEEP_STEM, *, contract: bool = True) -> ResNet:
+    """A ResNet whose last two stages stay at 1/8. Source: arXiv:1612.01105, arXiv:1706.05587."""
+    return ResNet(depth, stem=stem, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract=contract)
 
 
 def _deep_stem(first: int, second: int, third: int) -> nn.Sequential:

@@ -1,6 +1,7 @@
-"""SegFormer: a hierarchical transformer without position codes (MiT) and a decoder of linear layers.
+"""SegFormer: a hierarchical transformer without position codes (MiT) and a light decoder.
 
-Source: Xie, Wang, Yu et al., "SegFormer", arXiv:2105.15203. Keys are those of the authors' release.
+Source: Xie, Wang, Yu et al., "SegFormer", arXiv:2105.15203. Keys are those of the authors' release; those of the
+convolutional decoder, which only mmsegmentation has, are mmsegmentation's.
 """
 
 from __future__ import annotations
@@ -8,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segpatch.models.blocks import ConvBNReLU, initialise, resize, size_of
+from segpatch.models.blocks import ConvBNReLU, check_size, initialise, resize, size_of
 
 HEADS = (1, 2, 5, 8)  # of each stage, as what follows
 REDUCTIONS = (8, 4, 2, 1)  # of the sides of the map that keys and values come from
 PATCHES = (7, 3, 3, 3)
 STRIDES = (4, 2, 2, 2)
 MLP_RATIO = 4
+CONV_WIDTH = 256  # of the convolutional decoder, for every size of network
 
 B0_DIMS = (32, 64, 160, 256)
 DIMS = (64, 128, 320, 512)  # of B1 to B5
@@ -28,25 +29,17 @@ DIMS = (64, 128, 320, 512)  # of B1 to B5
 Norm = Callable[[int], nn.LayerNorm]
 
 
-class Options(TypedDict, total=False):
-    """What a SegFormer of given size leaves open; see SegFormer."""
-
-    eps_embed: float
-    eps_block: float
-    drop_path: float
-
-
 class SegFormer(nn.Module):
     """The whole network. Input (B, 3, H, W) of any size; logits at 1/4.
 
-    dims, depths: width and number of blocks of the four stages; decoder_width: width of the decoder;
+    dims, depths: width and number of blocks of the four stages; decoder_width: width of the linear decoder;
     drop_path: chance that a training sample skips a branch of the last block (grows linearly from 0 at the
-    first). eps_embed: of the layer norms behind a convolution; eps_block: of the others. Published checkpoints
-    differ: NVlabs (1e-5, 1e-6), Hugging Face (1e-5, 1e-5), mmsegmentation (1e-6, 1e-6).
+    first). Published checkpoints differ in the rest. eps_embed: of the layer norms behind a convolution;
+    eps_block: of the others. NVlabs and segmentation-models-pytorch have (1e-5, 1e-6), Hugging Face (1e-5, 1e-5),
+    mmsegmentation (1e-6, 1e-6). convolutional: with mmsegmentation's decoder. full_size: `forward` enlarges the
+    logits to the size of the input, whose sides must be multiples of 32, as segmentation-models-pytorch does.
+    auxiliary changes nothing: there are no auxiliary heads.
     """
-
-    size_multiple = 1
-    output_align_corners = False
 
     def __init__(
         self,
@@ -58,23 +51,31 @@ class SegFormer(nn.Module):
         eps_embed: float = 1e-5,
         eps_block: float = 1e-6,
         drop_path: float = 0.1,
+        convolutional: bool = False,
+        full_size: bool = False,
+        auxiliary: bool = True,
     ) -> None:
         super().__init__()
+        self.size_multiple = 32 if full_size else 1
+        self.output_align_corners = full_size
+        self.full_size = full_size
         self.backbone = MixTransformer(dims, depths, drop_path, eps_embed=eps_embed, eps_block=eps_block)
-        self.decode_head = Decoder(dims, decoder_width, classes)
+        self.decode_head = ConvDecoder(dims, classes) if convolutional else Decoder(dims, decoder_width, classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Class logits (B, K, H/4, W/4), sizes rounded up; (B, K, H, W) where they are enlarged."""
+        logits = self.raw_logits(x)
+        return resize(logits, size_of(x), align_corners=True) if self.full_size else logits
+
+    def raw_logits(self, x: Tensor) -> Tensor:
         """Class logits (B, K, H/4, W/4), sizes rounded up."""
+        check_size(x, self.size_multiple)
         logits: Tensor = self.decode_head(self.backbone(x))
         return logits
 
-    def raw_logits(self, x: Tensor) -> Tensor:
-        """Class logits (B, K, H/4, W/4): what `forward` returns."""
-        return self(x)  # type: ignore[no-any-return]
-
     def all_outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """Class logits at 1/4, as "main"; there are no auxiliary outputs."""
+        """`forward`'s logits, as "main"; there are no auxiliary outputs."""
         return {"main": self(x)}
 
     def training_loss(
@@ -234,19 +235,24 @@ class Decoder(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         c1, c2, c3, c4 = maps
         projected = (self.linear_c4(c4), self.linear_c3(c3), self.linear_c2(c2), self.linear_c1(c1))
-        fused = self.linear_fuse.relu(self.linear_fuse.bn(self._fuse(projected, size_of(c1))))
-        logits: Tensor = self.linear_pred(self.dropout(fused))
+        logits: Tensor = self.linear_pred(self.dropout(_fuse(self.linear_fuse, projected, size_of(c1))))
         return logits
 
-    def _fuse(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """The fusing convolution of the maps enlarged to `size` and concatenated.
 
-        Each map meets its share of the weights before it is enlarged: a 1x1 convolution and a bilinear resize
-        commute, and most of the work is then done on small maps.
-        """
-        weights = self.linear_fuse.conv.weight.chunk(len(projected), dim=1)
-        parts = [resize(F.conv2d(x, weight), size) for x, weight in zip(projected, weights, strict=True)]
-        return parts[0] + parts[1] + parts[2] + parts[3]
+class ConvDecoder(nn.Module):
+    """mmsegmentation's decoder: every stage to one width by a 1x1 ConvBNReLU, fused by another."""
+
+    def __init__(self, dims: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([ConvBNReLU(dim, CONV_WIDTH, kernel=1) for dim in dims])
+        self.fusion_conv = ConvBNReLU(len(dims) * CONV_WIDTH, CONV_WIDTH, kernel=1)
+        self.dropout = nn.Dropout2d(0.1)
+        self.conv_seg = nn.Conv2d(CONV_WIDTH, classes, 1)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        projected = [project(x) for project, x in zip(self.convs, maps, strict=True)]
+        logits: Tensor = self.conv_seg(self.dropout(_fuse(self.fusion_conv, projected, size_of(maps[0]))))
+        return logits
 
 
 class Projection(nn.Module):
@@ -260,34 +266,16 @@ class Projection(nn.Module):
         return _to_map(self.proj(_to_tokens(x)), size_of(x))
 
 
-def segformer_b0(classes: int = 19, *, auxiliary: bool = True, **options: Unpack[Options]) -> SegFormer:
-    """SegFormer-B0. `auxiliary` changes nothing: it is there so that all builders are called alike."""
-    return SegFormer(classes, depths=(2, 2, 2, 2), decoder_width=256, **options)
+def _fuse(fusion: ConvBNReLU, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """The 1x1 `fusion` of the maps enlarged to `size` and concatenated.
 
-
-def segformer_b1(classes: int = 19, *, auxiliary: bool = True, **options: Unpack[Options]) -> SegFormer:
-    """SegFormer-B1. `auxiliary` changes nothing: it is there so that all builders are called alike."""
-    return SegFormer(classes, dims=DIMS, depths=(2, 2, 2, 2), decoder_width=256, **options)
-
-
-def segformer_b2(classes: int = 19, *, auxiliary: bool = True, **options: Unpack[Options]) -> SegFormer:
-    """SegFormer-B2. `auxiliary` changes nothing: it is there so that all builders are called alike."""
-    return SegFormer(classes, dims=DIMS, depths=(3, 4, 6, 3), decoder_width=768, **options)
-
-
-def segformer_b3(classes: int = 19, *, auxiliary: bool = True, **options: Unpack[Options]) -> SegFormer:
-    """SegFormer-B3. `auxiliary` changes nothing: it is there so that all builders are called alike."""
-    return SegFormer(classes, dims=DIMS, depths=(3, 4, 18, 3), decoder_width=768, **options)
-
-
-def segformer_b4(classes: int = 19, *, auxiliary: bool = True, **options: Unpack[Options]) -> SegFormer:
-    """SegFormer-B4. `auxiliary` changes nothing: it is there so that all builders are called alike."""
-    return SegFormer(classes, dims=DIMS, depths=(3, 8, 27, 3), decoder_width=768, **options)
-
-
-def segformer_b5(classes: int = 19, *, auxiliary: bool = True, **options: Unpack[Options]) -> SegFormer:
-    """SegFormer-B5. `auxiliary` changes nothing: it is there so that all builders are called alike."""
-    return SegFormer(classes, dims=DIMS, depths=(3, 6, 40, 3), decoder_width=768, **options)
+    Each map meets its share of the weights before it is enlarged: a 1x1 convolution and a bilinear resize
+    commute, and most of the work is then done on small maps.
+    """
+    weights = fusion.conv.weight.chunk(len(maps), dim=1)
+    first, *others = [resize(F.conv2d(x, weight), size) for x, weight in zip(maps, weights, strict=True)]
+    fused: Tensor = fusion.relu(fusion.bn(sum(others, start=first)))
+    return fused
 
 
 def _to_tokens(x: Tensor) -> Tensor:
@@ -298,3 +286,11 @@ def _to_tokens(x: Tensor) -> Tensor:
 def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H*W, C) to (B, C, H, W)."""
     return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
+
+
+segformer_b0 = partial(SegFormer, dims=B0_DIMS, depths=(2, 2, 2, 2), decoder_width=256)
+segformer_b1 = partial(SegFormer, dims=DIMS, depths=(2, 2, 2, 2), decoder_width=256)
+segformer_b2 = partial(SegFormer, dims=DIMS, depths=(3, 4, 6, 3), decoder_width=768)
+segformer_b3 = partial(SegFormer, dims=DIMS, depths=(3, 4, 18, 3), decoder_width=768)
+segformer_b4 = partial(SegFormer, dims=DIMS, depths=(3, 8, 27, 3), decoder_width=768)
+segformer_b5 = partial(SegFormer, dims=DIMS, depths=(3, 6, 40, 3), decoder_width=768)

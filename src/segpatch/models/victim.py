@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from segpatch.data.classes import CITYSCAPES, ClassMap, ClassSet, class_map
 from segpatch.errors import BadInput
+from segpatch.losses import merge_logits
+from segpatch.models.blocks import resize, size_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,6 +34,18 @@ class Provenance:
     """The clean mIoU recorded with the weights, a fraction."""
     clean_on: str | None = None
     """The data set and split that clean_miou was measured on."""
+    preprocessing: str | None = None
+    """What of the preprocessing is only assumed, because the checkpoint does not say it."""
+    taken_for: str | None = None
+    """The published checkpoint that a file was taken for by its name; what the file does not say is of it."""
+    licence: str | None = None
+
+
+class Raw(NamedTuple):
+    """A network's own logits (B, K, h, w), and the size (H', W') of the padded images that they are resized to."""
+
+    logits: Tensor
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +53,11 @@ class Victim:
     """A segmentation network with everything that belongs to its input and output.
 
     module: any nn.Module; mean, std: per channel, of images in [0, 1] x value_range; channel_order: "rgb" or
-    "bgr"; output: which element of a tuple or dict that the module returns; size_multiple: images are padded
-    right and bottom with the mean colour to a multiple of it; align_corners: of the final bilinear resize;
-    window, stride: sliding-window inference in pixels, None for the whole image at once; classes: what the
-    logits mean; class_map: how they are merged into the classes of a data set.
+    "bgr"; output: which element of a tuple or dict that the module returns; size_multiple, size_offset: images
+    are padded right and bottom with the mean colour until their sides are size_offset above a multiple of
+    size_multiple; align_corners: of the final bilinear resize, inside the module or after it; window, stride:
+    sliding-window inference in pixels, None for the whole image at once; classes: what the logits mean;
+    class_map: how they are merged into the classes of a data set.
 
     The module is put into eval mode and its weights get no gradients. Raises BadInput on impossible settings.
     """
@@ -55,6 +70,7 @@ class Victim:
     value_range: float = 1.0
     output: int | str | None = None
     size_multiple: int = 1
+    size_offset: int = 0
     align_corners: bool = False
     window: int | None = None
     stride: int | None = None
@@ -70,6 +86,10 @@ class Victim:
                 "std, value_range and size_multiple must be above 0; "
                 f"got {self.std}, {self.value_range} and {self.size_multiple}"
             )
+        if not 0 <= self.size_offset < self.size_multiple:
+            raise BadInput(
+                f"size_offset must be in 0..size_multiple-1; got {self.size_offset} with {self.size_multiple}"
+            )
         step = self.window if self.stride is None else self.stride
         if step is not None and (self.window is None or not 0 < step <= self.window):
             raise BadInput(
@@ -82,13 +102,49 @@ class Victim:
         """The classes of the logits that the victim returns: the data set's, once a map is set."""
         return self.class_map.target if self.class_map else self.classes
 
+    @property
+    def merge(self) -> Tensor | None:
+        """The class of the data set that each class of the network belongs to (K,), or None without a map."""
+        if self.class_map is None:
+            return None
+        device = next((p.device for p in self.module.parameters()), None)
+        return torch.tensor(self.class_map.table, device=device)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the images, so that a patch can be trained through the network."""
+        return bool(getattr(self.module, "differentiable", True))
+
+    @property
+    def inference(self) -> dict[str, Any]:
+        """How images become logits, for records."""
+        return {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "channel_order": self.channel_order,
+            "value_range": self.value_range,
+            "align_corners": self.align_corners,
+            "window": self.window,
+            "stride": self.stride,
+        }
+
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K, H, W), float32 (float64 of a float64 module), at the size of the images (B, 3, H, W) RGB
         in [0, 1]."""
+        logits = self._at_size(self.raw(images), images)
+        return merge_classes(logits, self.class_map) if self.class_map else logits
+
+    def raw(self, images: Tensor) -> Raw:
+        """What the network itself makes of images (B, 3, H, W) RGB in [0, 1], before resize, cut and class map."""
         x = self.normalise(images)
         weight = next(self.module.parameters(), None)
-        logits = self._predict(x if weight is None else x.to(weight.dtype))
-        return merge_classes(logits, self.class_map) if self.class_map else logits
+        x = x if weight is None else x.to(weight.dtype)
+        if self.window is None:
+            return self._raw(x)
+        logits = slide(
+            lambda part: self._at_size(self._raw(part), part), x, self.window, self.stride or self.window
+        )
+        return Raw(logits, size_of(x))
 
     def to(self, device: torch.device | str) -> Victim:
         """The victim with its module on a device (the module itself is moved)."""
@@ -106,21 +162,20 @@ class Victim:
             images = images.flip(1)
         return (images * self.value_range - mean) / std
 
-    def _predict(self, x: Tensor) -> Tensor:
-        if self.window is None:
-            return self._logits(x)
-        return slide(self._logits, x, self.window, self.stride or self.window)
-
-    def _logits(self, x: Tensor) -> Tensor:
+    def _raw(self, x: Tensor) -> Raw:
         height, width = x.shape[-2:]
-        m = self.size_multiple
-        padded = F.pad(x, (0, -width % m, 0, -height % m))  # 0 is the mean colour here
+        right, bottom = ((self.size_offset - side) % self.size_multiple for side in (width, height))
+        padded = F.pad(x, (0, right, 0, bottom))  # 0 is the mean colour here
         padded = padded.contiguous(memory_format=torch.channels_last)
-        logits = pick_output(self.module(padded), self.output)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # autocast leaves bfloat16
-        if logits.shape[-2:] != padded.shape[-2:]:
-            logits = F.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        return logits[..., :height, :width]
+        own = getattr(self.module, "raw_logits", None) if self.output is None else None
+        logits = own(padded) if own else pick_output(self.module(padded), self.output)
+        return Raw(logits, size_of(padded))
+
+    def _at_size(self, raw: Raw, x: Tensor) -> Tensor:
+        """Raw logits at the size of what they were made from."""
+        logits = raw.logits.to(torch.promote_types(raw.logits.dtype, torch.float32))  # autocast leaves bfloat16
+        logits = resize(logits, raw.size, align_corners=self.align_corners)
+        return logits[..., : x.shape[-2], : x.shape[-1]]
 
 
 def pick_output(output: Any, which: int | str | None) -> Tensor:
@@ -148,11 +203,7 @@ def merge_classes(logits: Tensor, mapping: ClassMap) -> Tensor:
 
     Log-sum-exp over the classes that a target class is made of, which adds their probabilities.
     """
-    table = torch.tensor(mapping.table, device=logits.device)
-    merged = [
-        logits[:, (table == target).nonzero().flatten()].logsumexp(dim=1) for target in range(len(mapping.target))
-    ]
-    return torch.stack(merged, dim=1)
+    return merge_logits(logits, torch.tensor(mapping.table, device=logits.device))
 
 
 def slide(logits_of: Callable[[Tensor], Tensor], x: Tensor, window: int, stride: int) -> Tensor:

@@ -82,9 +82,14 @@ def attack_record(victims: Sequence[Victim], images: SplitImages, config: Attack
     return {
         "command": "attack",
         "config": asdict(config),
-        "victims": [{"name": victim.name, **asdict(victim.provenance)} for victim in victims],
+        "victims": [victim_facts(victim) for victim in victims],
         "data": data_record(images),
     }
+
+
+def victim_facts(victim: Victim) -> dict[str, Any]:
+    """A victim as config.json holds it: a run is resumed with the same weights and the same inference."""
+    return {"name": victim.name, **asdict(victim.provenance), "inference": victim.inference}
 
 
 def data_record(images: SplitImages) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput
 from segpatch.models.checkpoints import open_network, read_checkpoint, write_network
 from segpatch.models.layouts.layout import Layout
-from segpatch.models.load import NETWORK_FILE, class_facts
-from segpatch.models.networks import network_spec
+from segpatch.models.load import NETWORK_FILE
+from segpatch.models.networks import network_name, network_spec
+from segpatch.models.settings import class_facts
 from segpatch.models.victim import IMAGENET_MEAN, IMAGENET_STD, Provenance, Victim
 from segpatch.runs import Run, open_run
 from segpatch.studies.attack import data_record
@@ -48,6 +49,7 @@ def run_fit(
     init: a network file to start from; its classifier is left out where the classes differ. Interrupted, the
     state is saved and the interrupt passed on; `resume` goes on.
     """
+    name = network_name(name)
     spec = network_spec(name)
     classes = train.dataset.classes
     record = {
@@ -147,6 +149,7 @@ def victim_for(module: nn.Module, name: str, family: str, classes: ClassSet) -> 
         module,
         name=name,
         size_multiple=module.size_multiple,  # type: ignore[arg-type]
+        size_offset=getattr(module, "size_offset", 0),
         align_corners=module.output_align_corners,  # type: ignore[arg-type]
         classes=classes,
         provenance=Provenance(network=name, family=family),

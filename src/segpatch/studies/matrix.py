@@ -29,7 +29,7 @@ from segpatch.results import (
     write_transfer,
 )
 from segpatch.runs import guarded, open_run
-from segpatch.studies.attack import PATCH_FILE, run_attack, training_warnings
+from segpatch.studies.attack import PATCH_FILE, run_attack, training_warnings, victim_facts
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.transfer import transfer_matrix
 from segpatch.transforms import as_float
@@ -111,7 +111,7 @@ def run_matrix(
         "plan": {key: value for key, value in vars(plan).items() if key != "overrides"},
         "overrides": plan.overrides,
         "data": {"spec": dataset.spec, "split": split, "fingerprint": dataset.fingerprint(split)},
-        "victims": [{"name": v.name, **vars(v.provenance)} for v in victims],
+        "victims": [victim_facts(victim) for victim in victims],
         "given": [patch.facts() for patch in given],
     }
     _refuse_early(todo, given, images)
@@ -209,7 +209,8 @@ def run_matrix(
 def planned_patches(victims: Sequence[Victim], plan: MatrixPlan) -> list[PlannedPatch]:
     """Every patch that the plan asks to train, in order; BadInput for an unknown victim of an ensemble."""
     by_name = {victim.name: victim for victim in victims}
-    trainers = [(victim,) for victim in victims]
+    # Where some networks are for evaluation only, patches are trained on the others.
+    trainers = [(victim,) for victim in victims if victim.differentiable] or [(victim,) for victim in victims]
     for ensemble in plan.ensembles:
         for name in ensemble:
             if name not in by_name:

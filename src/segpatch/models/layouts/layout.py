@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -64,6 +65,9 @@ class Layout:
                 out[bias] = weight.new_zeros(len(weight))
         return self.convert(out) if self.convert else out
 
-    def build_for(self, state: Mapping[str, Tensor], classes: int) -> nn.Module:
-        """The bare network that a canonical state asks for: auxiliary heads only where it holds them."""
-        return self.build(classes, auxiliary=any(key.startswith(self.auxiliary) for key in state))
+    def build_for(self, state: Mapping[str, Tensor], classes: int, **variant: Any) -> nn.Module:
+        """The bare network that a canonical state asks for: auxiliary heads only where it holds them.
+
+        variant: arguments of `build` that the keys do not show.
+        """
+        return self.build(classes, auxiliary=any(key.startswith(self.auxiliary) for key in state), **variant)

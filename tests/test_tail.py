@@ -1,0 +1,116 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from segpatch.losses import LOSSES, PIXEL_WEIGHTS, merge_logits
+from segpatch.tail import resize_matrix, resized_loss, resized_prediction
+from segpatch.types import IGNORE
+
+SIZES = [
+    ((5, 7), (40, 56), (40, 56)),
+    ((5, 7), (40, 56), (37, 51)),
+    ((33, 17), (260, 131), (259, 131)),
+    ((6, 4), (6, 4), (6, 3)),
+]
+CORNERS = pytest.mark.parametrize("align_corners", [False, True])
+MERGE = torch.tensor([0, 1, 1, 2, 0])
+
+
+def draw(raw, shape, classes=5, labels=5, batch=2):
+    rng = torch.Generator().manual_seed(sum(raw) + sum(shape))
+    truth = torch.randint(labels, (batch, *shape), generator=rng)
+    truth[:, : shape[0] // 4] = IGNORE
+    return torch.randn(batch, classes, *raw, generator=rng) * 2, truth
+
+
+def plain(raw, truth, loss, size, align_corners, merge=None):
+    """The same, written out: resize, cut, merge, loss."""
+    full = F.interpolate(raw, size, mode="bilinear", align_corners=align_corners)
+    logits = full[..., : truth.shape[1], : truth.shape[2]]
+    if merge is not None:
+        logits = merge_logits(logits, merge)
+    total, count = LOSSES[loss](logits, truth)
+    return total, count, logits.argmax(1)
+
+
+@CORNERS
+@pytest.mark.parametrize(("length", "out"), [(4, 32), (5, 9), (1, 7), (7, 7), (3, 1)])
+def test_the_matrix_is_torchs_resize(length, out, align_corners):
+    x = torch.randn(1, 1, length, 1, dtype=torch.float64)
+    wanted = F.interpolate(x, (out, 1), mode="bilinear", align_corners=align_corners)[0, 0, :, 0]
+    assert_close(resize_matrix(length, out, align_corners, x) @ x[0, 0, :, 0], wanted)
+
+
+@CORNERS
+@pytest.mark.parametrize("loss", PIXEL_WEIGHTS)
+@pytest.mark.parametrize(("raw", "size", "shape"), SIZES)
+@pytest.mark.parametrize("merge", [None, MERGE])
+def test_loss_gradient_and_counts_are_those_of_the_plain_path(raw, size, shape, loss, merge, align_corners):
+    logits, truth = draw(raw, shape, labels=5 if merge is None else 3)
+    logits.requires_grad_()
+    total, count, predicted = plain(logits, truth, loss, size, align_corners, merge)
+    (gradient,) = torch.autograd.grad(total, logits)
+    sums = resized_loss(logits, truth, PIXEL_WEIGHTS[loss], size=size, align_corners=align_corners, merge=merge)
+    (ours,) = torch.autograd.grad(sums.total, logits)
+    assert_close(sums.total, total.detach(), rtol=1e-5, atol=0)
+    assert float((ours - gradient).norm() / gradient.norm()) < 1e-5
+    assert int(sums.weights) == int(count)
+    assert int(sums.right) == int((predicted == truth).sum())
+    assert int(sums.labelled) == int((truth != IGNORE).sum())
+
+
+@CORNERS
+@pytest.mark.parametrize("merge", [None, MERGE])
+def test_gradcheck(merge, align_corners):
+    logits, truth = draw((3, 4), (17, 23), labels=3)
+    logits = logits.double().requires_grad_()
+
+    def total(x):
+        weight = PIXEL_WEIGHTS["cross-entropy"]
+        return resized_loss(x, truth, weight, size=(24, 32), align_corners=align_corners, merge=merge).total
+
+    assert torch.autograd.gradcheck(total, logits)
+
+
+@CORNERS
+@pytest.mark.parametrize("merge", [None, MERGE])
+def test_predictions_are_those_of_the_plain_path(merge, align_corners):
+    for raw, size, shape in SIZES:
+        logits, truth = draw(raw, shape, labels=3)
+        logits = logits.double()  # in single precision, rounding decides at the borders
+        wanted = plain(logits, truth, "cross-entropy", size, align_corners, merge)[2]
+        ours = resized_prediction(logits, shape, size=size, align_corners=align_corners, merge=merge)
+        assert ours.dtype == torch.uint8
+        assert torch.equal(ours.long(), wanted)
+
+
+def test_nothing_right_gives_nothing():
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[:, 0] = 9
+    logits.requires_grad_()
+    truth = torch.ones(1, 4, 4, dtype=torch.long)
+    sums = resized_loss(logits, truth, PIXEL_WEIGHTS["correct-pixel"], size=(4, 4), align_corners=False)
+    (gradient,) = torch.autograd.grad(sums.total, logits)
+    assert float(sums.total.detach()) == float(sums.weights) == 0
+    assert not gradient.any()
+
+
+def test_all_ignored_gives_nothing():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    truth = torch.full((1, 4, 4), IGNORE)
+    for weight in PIXEL_WEIGHTS.values():
+        sums = resized_loss(logits, truth, weight, size=(4, 4), align_corners=False)
+        assert float(sums.total.detach()) == float(sums.labelled) == 0
+        assert not torch.autograd.grad(sums.total, logits)[0].any()
+
+
+def test_large_logits_do_not_overflow_and_half_precision_is_summed_in_single():
+    logits = torch.tensor([[[[400.0]], [[-400.0]], [[0.0]]]]).bfloat16().requires_grad_()
+    truth = torch.ones(1, 8, 8, dtype=torch.long)
+    sums = resized_loss(logits, truth, PIXEL_WEIGHTS["cross-entropy"], size=(8, 8), align_corners=False)
+    assert sums.total.dtype == torch.float32
+    assert float(sums.total.detach()) == 64 * 800
+    (gradient,) = torch.autograd.grad(sums.total, logits)
+    assert gradient.dtype == torch.bfloat16
+    assert gradient.flatten().tolist() == [64, -64, 0]
