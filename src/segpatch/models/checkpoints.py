@@ -74,7 +74,7 @@ def recognise(name: str, state: Mapping[str, Tensor], source: Path) -> Layout:
     layout = network_spec(name).layout_of(state)
     if layout is None:
         layouts = MODELS[name].layouts
-        known = ", ".join(layout.source for layout in layouts)
+        known = ", ".join(f"{layout.source} has {layout.marks[0]}" for layout in layouts)
         if len(layouts) == 1 or not state:  # the nearest to a name for what is missing
             wanted = wanted_by(layouts[0])
             raise BadInput(mismatch(name, source, state, wanted, account(state, wanted, layouts[0])))
