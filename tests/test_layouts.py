@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from golden_recipe import assert_golden, golden_input, published_keys, published_state
+from golden_recipe import assert_golden, golden_entries, golden_input, published_keys, published_state
 from segpatch.errors import BadInput
 from segpatch.models.layouts.layout import Layout
 from segpatch.models.load import load_network
@@ -84,6 +84,10 @@ def test_a_published_file_gives_the_published_outputs(entry, tmp_path):
     else:
         outputs = [network(x) if what == "main" else network.raw_logits(x)]
     assert_golden(entry, outputs)
+
+
+def test_no_golden_entry_is_forgotten():
+    assert GOLDEN.keys() == golden_entries().keys()
 
 
 @pytest.mark.parametrize("entry", KEYS_ONLY)
