@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from segpatch.cli import measure, models, things, train
+from segpatch.cli import bench, measure, models, things, train
 from segpatch.errors import SegpatchError
 
 STOPPED = 130
@@ -32,6 +32,7 @@ app.command("transfer")(measure.transfer)
 app.command("report")(measure.report)
 app.add_typer(things.patch_app, name="patch")
 app.command("show")(things.show)
+app.command("bench")(bench.bench)
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ def folded(victim: Victim) -> Victim:
     The pairs are found by running a small random image. Where the folded copy does not give the same logits (a
     convolution whose output is used elsewhere too), or the module cannot be copied, the victim itself comes back.
     """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in victim.module.modules()):
+    done = getattr(victim.module, "folded", False)
+    if done or not any(isinstance(module, nn.BatchNorm2d) for module in victim.module.modules()):
         return victim
     try:
         fast = replace(victim, module=copy.deepcopy(victim.module))
@@ -35,6 +36,7 @@ def folded(victim: Victim) -> Victim:
     for conv, norm in pairs:
         _fold(fast.module, conv, norm)
     fast.module.requires_grad_(False)
+    fast.module.folded = True  # type: ignore[assignment]
     with torch.inference_mode():
         same = (fast.raw(probe).logits - wanted).abs().max() <= TOLERANCE * wanted.std()
     return fast if bool(same) else victim
