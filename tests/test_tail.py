@@ -114,3 +114,12 @@ def test_large_logits_do_not_overflow_and_half_precision_is_summed_in_single():
     (gradient,) = torch.autograd.grad(sums.total, logits)
     assert gradient.dtype == torch.bfloat16
     assert gradient.flatten().tolist() == [64, -64, 0]
+
+
+def test_of_equal_logits_the_first_class_is_predicted():
+    logits = torch.zeros(1, 4, 2, 2)
+    logits[:, 0] = -1
+    assert resized_prediction(logits, (4, 4), size=(4, 4), align_corners=False).unique().tolist() == [1]
+    truth = torch.full((1, 4, 4), 2)
+    sums = resized_loss(logits, truth, PIXEL_WEIGHTS["correct-pixel"], size=(4, 4), align_corners=False)
+    assert int(sums.right) == int(sums.weights) == 0

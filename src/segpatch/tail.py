@@ -18,7 +18,7 @@ from torch import Tensor
 from segpatch.losses import PixelWeight, merge_logits
 from segpatch.types import IGNORE
 
-ROWS = 128
+ROWS = 64
 """Rows of a block: few enough for a CPU's cache, enough that the matrix products are worth their call."""
 
 
@@ -65,7 +65,7 @@ def resized_prediction(
     for out, image in zip(predicted, raw.to(torch.promote_types(raw.dtype, torch.float32)), strict=True):
         for block, logits in _Rows(image, shape, size, align_corners):
             merged = logits if merge is None else merge_logits(logits.unsqueeze(0), merge)[0]
-            out[block.rows] = merged.max(0).indices  # four times faster than argmax on a CPU
+            out[block.rows] = _highest(merged)[1]
     return predicted
 
 
@@ -123,7 +123,7 @@ def _block_loss(logits: Tensor, truth: Tensor, weight: PixelWeight, merge: Tenso
         return _merged_loss(logits, truth, weight, merge)
     labelled = truth != IGNORE
     index = torch.where(labelled, truth, 0).unsqueeze(0)
-    highest, predicted = logits.max(0)
+    highest, predicted = _highest(logits)
     right = (predicted == truth) & labelled
     weights = weight(right, labelled).to(logits.dtype)
     logits -= highest
@@ -134,6 +134,17 @@ def _block_loss(logits: Tensor, truth: Tensor, weight: PixelWeight, merge: Tenso
     gradient = exponentials.mul_(weights / total)
     gradient.scatter_add_(0, index, -weights.unsqueeze(0))
     return _sums(loss, weights, right, labelled), gradient
+
+
+def _highest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest logit over the classes (R, W), and the first class that has it (R, W), in floating point.
+
+    On a CPU a third of the time of torch.max, which looks at the classes of one pixel after the other.
+    """
+    highest = logits.amax(0)
+    count = len(logits)
+    backwards = torch.arange(count, 0, -1, dtype=logits.dtype, device=logits.device).view(-1, 1, 1)
+    return highest, count - torch.where(logits == highest, backwards, 0).amax(0)
 
 
 def _merged_loss(logits: Tensor, truth: Tensor, weight: PixelWeight, merge: Tensor) -> tuple[Tensor, Tensor]:
