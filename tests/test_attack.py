@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from segpatch.attack import AttackState, Step, held_out_miou, patch_gradient, train_patch
 from segpatch.attack_config import PRESETS, AttackConfig, attack_preset, resolve
 from segpatch.eot import EOT, PatchEOT, draw, largest_size
-from segpatch.errors import BadInput
+from segpatch.errors import BadInput, SegpatchError
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, random_pixels
 from segpatch.transforms import SceneEOT
+from side_by_side import side_by_side
 from tiny import TINY, MeanColour, conv_victim, in_batches, pictures, plain
 
 ALL = range(5)
@@ -99,7 +100,86 @@ def test_micro_batches_add_up_to_the_whole_step(micro_batch: int):
     parts, seen_in_parts = patch_gradient([victim], pictures(), ALL, pixels, 7, split)
     assert whole.dtype == torch.float64 and whole.abs().max() > 1e-3
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(torch.tensor(seen_in_parts), torch.tensor(seen), rtol=1e-12, atol=1e-12)
+    assert (seen.micro_batch, seen_in_parts.micro_batch) == (5, micro_batch)
+    torch.testing.assert_close(torch.tensor(seen_in_parts[:-1]), torch.tensor(seen[:-1]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_several_processes_add_up_to_the_whole_step(world: int):
+    victim, config, pixels = double(conv_victim(), 5)
+    whole, seen = patch_gradient([victim], pictures(), ALL, pixels, 7, config)
+    shares = side_by_side(world, lambda p: patch_gradient([victim], pictures(), ALL, pixels, 7, config, p))
+    for gradient, step in shares:
+        torch.testing.assert_close(gradient, whole, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(torch.tensor(step), torch.tensor(seen), rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(gradient, shares[0][0]) for gradient, _ in shares)
+
+
+def test_processes_train_the_patch_of_one():
+    config = replace(TINY, batch_size=3, stepper="adam", select="best", held_out=3)
+    victims, images = [conv_victim(), conv_victim(1, name="other")], pictures()
+    one = train_patch(victims, images, config)
+    for patch in side_by_side(2, lambda p: train_patch(victims, images, config, processes=p)):
+        torch.testing.assert_close(patch.pixels, one.pixels, rtol=0, atol=1e-4)
+        assert patch.origin == one.origin
+
+
+class Crowded(nn.Module):
+    """A convolution that has room for some images at a time, and says how many it was given."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.convolution, self.room, self.error = conv_victim().module, room, error
+        self.given: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.given.append(len(x))
+        if len(x) > self.room:
+            raise self.error
+        return self.convolution(x)
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
+@pytest.mark.parametrize("error", [FULL, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+@pytest.mark.parametrize(("room", "fits"), [(4, 2), (3, 2), (1, 1)])
+def test_out_of_memory_goes_on_with_less_at_a_time(error: Exception, room: int, fits: int):
+    config = replace(TINY, batch_size=5, stepper="adam")
+    whole = train_patch([conv_victim()], pictures(), config)
+    crowded = Crowded(room, error)
+    patch, steps = steps_of(config, [plain(crowded, "conv")], pictures())
+    torch.testing.assert_close(patch.pixels, whole.pixels, rtol=0, atol=1e-4)
+    assert {step.micro_batch for step in steps} == {fits}
+    assert sum(given > room for given in crowded.given) < 3, "the smaller size was not kept"
+    assert patch.origin["config"] == whole.origin["config"], "what was asked for is what is recorded"
+
+
+def test_resuming_tries_the_whole_again():
+    config, states = replace(TINY, batch_size=5), []
+    whole = train_patch([plain(Crowded(2, FULL))], pictures(), config, on_state=states.append)
+    again = train_patch([plain(Crowded(2, FULL))], pictures(), config, resume=states[2])
+    assert torch.equal(again.pixels, whole.pixels)
+
+
+def test_no_room_for_one_image_is_one_line():
+    with pytest.raises(SegpatchError, match="out of memory with a single image") as caught:
+        train_patch([plain(Crowded(0, FULL))], pictures(), TINY)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_process_out_of_memory_is_told_to_all():
+    config = replace(TINY, batch_size=5)
+    images = pictures()
+
+    def trained(processes):
+        steps: list[Step] = []
+        victim = plain(Crowded(9 if processes.first else 1, FULL))
+        return train_patch([victim], images, config, on_step=steps.append, processes=processes), steps
+
+    one, other = side_by_side(2, trained)
+    assert torch.equal(one[0].pixels, other[0].pixels)
+    assert {step.micro_batch for _, steps in (one, other) for step in steps} == {1}
 
 
 def test_several_victims_are_averaged():

@@ -7,8 +7,7 @@ import torch
 
 from segpatch.attack import Step
 from segpatch.attack_config import AttackConfig
-from segpatch.checks import check_matrix, check_training, has_seen, memory_advice
-from segpatch.errors import SegpatchError
+from segpatch.checks import check_matrix, check_training, has_seen
 from segpatch.evaluation import Scores
 from segpatch.models.victim import Provenance
 from segpatch.patch import FULL_RANGE, Patch, random_patch
@@ -73,6 +72,16 @@ def test_a_patch_at_its_bounds_is_named(share: float, count: int):
     warnings = check_training("p", steps, CONFIG)
     assert len(warnings) == count
     assert all("91% of the patch's values are at a bound" in warning for warning in warnings)
+
+
+def test_less_memory_than_asked_for_is_named():
+    config = replace(CONFIG, batch_size=6)
+    steps = training(GOOD, micro_batch=6)
+    assert check_training("p", steps, config) == []
+    steps[7:] = training(GOOD, micro_batch=3)[7:]
+    (warning,) = check_training("p", steps, config)
+    assert "ran out with 6 images at a time, so it went on with 3" in warning and "--micro-batch 3" in warning
+    assert check_training("p", training(GOOD, micro_batch=3), replace(config, micro_batch=3)) == []
 
 
 def one_by_one(kernel: int) -> tuple[TransferMatrix, list[str]]:
@@ -142,22 +151,3 @@ def test_victims_are_held_to_their_record(facts: dict, words: str | None):
 )
 def test_whether_a_split_was_seen(trained_on: str | None, seen: bool):
     assert has_seen(trained_on, "tiny val") is seen
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
-        MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
-    ],
-)
-def test_running_out_of_memory_is_one_line(error: Exception):
-    with pytest.raises(SegpatchError, match="out of memory with 6 images") as caught, memory_advice(6):
-        raise error
-    assert "--micro-batch 1" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_other_errors_are_passed_on():
-    with pytest.raises(RuntimeError, match="shape"), memory_advice(6):
-        raise RuntimeError("shape mismatch")

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from segpatch.errors import BadInput
+from segpatch.errors import BadInput, SegpatchError
 from segpatch.evaluation import Picture, Scores, evaluate, evaluate_all, predict
 from segpatch.metrics import confusion_matrix
 from segpatch.patch import FULL_RANGE, Patch, grey_patch, random_patch, random_pixels
 from segpatch.types import IGNORE, Batch
-from tiny import conv_victim, in_batches, pictures
+from tiny import conv_victim, in_batches, pictures, plain
 
 PATCH = Patch(random_pixels((4, 6), FULL_RANGE, 0), name="trained")
 
@@ -38,6 +39,34 @@ def test_counts_are_those_of_the_predictions():
     assert torch.equal(scores.patched, confusion_matrix(predict(victim, patched), outside, 3))
     assert scores.clean.sum() == 2 * 12 * 16
     assert scores.clean_outside.sum() == scores.patched.sum() == 2 * (12 * 16 - 4 * 6)
+
+
+class Crowded(nn.Module):
+    """A convolution that has room for some images at a time."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.convolution, self.room = conv_victim().module, room
+        self.given: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.given.append(len(x))
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.convolution(x)
+
+
+def test_out_of_memory_goes_on_with_less_at_a_time():
+    crowded, smaller = Crowded(1), []
+    grid = evaluate_all(
+        [plain(crowded, "crowded")], in_batches(pictures(), 4), [None, PATCH], on_smaller=smaller.append
+    )
+    whole = evaluate(conv_victim(), in_batches(pictures(), 4), PATCH)
+    assert torch.equal(grid[1][0].patched, whole.patched) and torch.equal(grid[1][0].clean, whole.clean)
+    assert smaller == [1]
+    assert crowded.given[:3] == [4, 2, 1] and set(crowded.given[3:]) == {1}
+    with pytest.raises(SegpatchError, match="out of memory with a single image"):
+        evaluate(plain(Crowded(0)), in_batches(pictures(), 4), PATCH)
 
 
 def test_no_patch_drops_nothing():

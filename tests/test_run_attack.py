@@ -9,11 +9,13 @@ import torch
 
 from segpatch.attack import train_patch
 from segpatch.data.images import SplitImages, split_images
-from segpatch.errors import BadInput, SegpatchError
+from segpatch.errors import BadInput, Lost, SegpatchError
 from segpatch.patch import Patch
+from segpatch.processes import Processes
 from segpatch.runs import read_json, read_steps
 from segpatch.studies.attack import run_attack, training_warnings
-from segpatch.studies.progress import Progress
+from segpatch.studies.progress import Progress, silent
+from side_by_side import side_by_side
 from tiny import TINY, conv_victim, learnable_dataset
 
 CONFIG = replace(TINY, steps=8, stepper="adam", select="best", held_out=2)
@@ -148,3 +150,61 @@ def test_no_space_left_for_the_patch_leaves_a_run_to_resume(images: SplitImages,
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert not any("patch" in name for name in left), left
     assert attack(images, tmp_path / "run", resume=True).sha256() == whole.sha256()
+
+
+def test_processes_write_the_run_of_one(images: SplitImages, tmp_path: Path):
+    config = replace(CONFIG, batch_size=4)
+    one = attack(images, tmp_path / "one", config)
+    patches = side_by_side(2, lambda p: attack(images, tmp_path / "two", config, processes=p))
+    for patch in patches:
+        torch.testing.assert_close(patch.pixels, one.pixels, rtol=0, atol=1e-4)
+    for name in ("config.json", "warnings.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert [row["step"] for row in read_steps(tmp_path / "two")] == list(range(1, 9))
+    again = side_by_side(2, lambda p: attack(images, tmp_path / "two", config, resume=True, processes=p))
+    assert {patch.sha256() for patch in again} == {patches[0].sha256()}
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_processes_resume_together(images: SplitImages, tmp_path: Path, stopped: int):
+    def stop(processes: Processes):
+        at = stop_at(3) if processes.rank == stopped else silent
+        return attack(images, tmp_path / "run", on_progress=at, processes=processes)
+
+    whole = side_by_side(2, lambda p: attack(images, tmp_path / "whole", processes=p))
+    out = side_by_side(2, stop)
+    assert isinstance(out[stopped], KeyboardInterrupt) and isinstance(out[1 - stopped], Lost)
+    again = side_by_side(2, lambda p: attack(images, tmp_path / "run", resume=True, processes=p))
+    assert {patch.sha256() for patch in again} == {whole[0].sha256()}
+    assert read_steps(tmp_path / "run") == read_steps(tmp_path / "whole")
+
+
+def test_processes_refuse_together_and_leave_nothing(images: SplitImages, tmp_path: Path):
+    (tmp_path / "data/labels/train/train3.png").write_bytes(b"no picture")
+    out = side_by_side(2, lambda p: attack(images, tmp_path / "run", processes=p))
+    assert all(isinstance(error, BadInput) and "train3.png" in str(error) for error in out)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_is_a_warning_and_not_a_setting(images: SplitImages, tmp_path: Path):
+    victim = conv_victim()
+    convolution = victim.module
+
+    class Crowded(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = convolution
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.convolution(x)
+
+    whole = attack(images, tmp_path / "whole")
+    seen: list[Progress] = []
+    crowded = replace(victim, module=Crowded())
+    patch = run_attack([crowded], images, CONFIG, tmp_path / "run", on_progress=seen.append)
+    torch.testing.assert_close(patch.pixels, whole.pixels, rtol=0, atol=1e-4)
+    assert (tmp_path / "run/config.json").read_bytes() == (tmp_path / "whole/config.json").read_bytes()
+    assert any("went on with 1" in line for line in training_warnings(tmp_path / "run"))
+    assert seen[0].note.endswith("for want of memory 1 at a time")

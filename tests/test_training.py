@@ -13,13 +13,11 @@ from segpatch.training import (
     FitState,
     FitStep,
     _rate,
-    class_weights,
     fit_batch,
     fit_network,
     measure_miou,
-    ohem,
 )
-from segpatch.types import IGNORE
+from side_by_side import side_by_side
 from tiny import Tiny, as_uint8, learnable, plain
 
 CONFIG = FitConfig(
@@ -110,6 +108,46 @@ def test_validation_leaves_the_running_weights_alone():
     assert all(torch.equal(often.weights[key], seldom.weights[key]) for key in often.weights)
 
 
+class Normed(Tiny):
+    """With a batch norm, whose statistics are each process's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.norm(x))
+
+
+def in_processes(world: int, module: Tiny, images, config: FitConfig) -> list[FitState]:
+    return side_by_side(
+        world, lambda p: fit_network(copy.deepcopy(module), plain, images, images, config, processes=p)
+    )
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_that_share_a_step_average_its_gradient(world: int):
+    # One class alone: each pixel has the same weight, so shares of a batch are as good as the whole.
+    images = [(image, labels * 0) for image, labels in as_uint8(learnable())]
+    config = replace(CONFIG, scales=(1.0, 1.0), batch_size=4, steps=3, validate_every=2)
+    whole = fit_network(tiny_network(), plain, images, images, config)
+    for state in in_processes(world, tiny_network(), images, config):
+        for key, value in whole.weights.items():
+            torch.testing.assert_close(state.weights[key], value, rtol=0, atol=1e-5)
+        assert state.best_miou == whole.best_miou
+
+
+def test_processes_end_with_the_same_weights_and_statistics():
+    one, other = in_processes(2, Normed(), as_uint8(learnable()), replace(CONFIG, steps=3))
+    assert all(torch.equal(one.weights[key], other.weights[key]) for key in one.weights)
+    assert one.best_miou == other.best_miou and one.weights["norm.running_mean"].abs().max() > 0
+
+
+def test_more_processes_than_crops_are_refused():
+    out = in_processes(4, tiny_network(), as_uint8(learnable()), CONFIG)
+    assert all(isinstance(one, BadInput) and "batch of 3 is too small for 4 processes" in str(one) for one in out)
+
+
 def test_bfloat16_trains():
     state, steps, _ = fitted(replace(CONFIG, steps=2, precision="bf16"))
     assert all(math.isfinite(step.loss) for step in steps)
@@ -141,24 +179,6 @@ def test_the_loss_may_look_at_every_second_pixel():
     strided, few = fit_batch(train, replace(CONFIG, label_stride=2), 0)
     assert torch.equal(images, strided)
     assert torch.equal(few, labels[:, 1::2, 1::2])
-
-
-def test_class_weights_by_hand():
-    # Six counted pixels: half of class 0, a third of class 1, a sixth of class 2, none of class 3.
-    labels = torch.tensor([[0, 0, 0, 1], [1, 2, IGNORE, IGNORE]], dtype=torch.uint8)
-    weights = class_weights([(torch.zeros(3, 2, 4), labels)], 4)
-    raw = [1 / math.log(1.1 + share) for share in (1 / 2, 1 / 3, 1 / 6, 0)]
-    mean = raw[0] / 2 + raw[1] / 3 + raw[2] / 6
-    torch.testing.assert_close(weights, torch.tensor([value / mean for value in raw]))
-
-
-def test_ohem_by_hand():
-    loss = torch.tensor([[[1.0, 4.0], [3.0, 100.0]], [[2.0, 0.0], [0.5, 0.1]]])
-    counted = torch.ones(2, 2, 2, dtype=torch.bool)
-    counted[0, 1, 1] = False  # the 100
-    assert ohem(loss, counted, share=0.5) == (4 + 3 + 2) / 3  # half of seven, rounded down
-    assert ohem(loss, counted, share=0.01) == 4
-    assert ohem(loss, ~counted & False) == 0
 
 
 def test_learning_rate_by_hand():

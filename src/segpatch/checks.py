@@ -6,15 +6,14 @@ Source: the failure signatures of arXiv:2502.16012 (patch without effect, mIoU t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from segpatch.attack import Step
 from segpatch.attack_config import AttackConfig
-from segpatch.errors import SegpatchError
+from segpatch.memory import memory_warning
 from segpatch.models.victim import Victim
 from segpatch.transfer import Cell, TransferMatrix
 
@@ -74,7 +73,9 @@ def check_training(name: str, steps: Sequence[Step], config: AttackConfig) -> li
             f"{name}: {steps[-1].saturated:.0%} of the patch's values are at a bound of their range; lower the "
             "step size or widen the range"
         )
-    return warnings
+    asked = config.micro_batch or config.batch_size or 0
+    used = min((step.micro_batch for step in steps if step.micro_batch), default=asked)
+    return warnings + memory_warning(name, asked, used, f"; --micro-batch {used} starts there")
 
 
 def check_matrix(matrix: TransferMatrix, victims: Sequence[Victim], measured_on: str) -> list[str]:
@@ -101,28 +102,6 @@ def has_seen(trained_on: str | None, measured_on: str) -> bool:
     kind, _, splits = (trained_on or "").partition(",")[0].partition(" ")
     measured_kind, _, split = measured_on.partition(",")[0].partition(" ")
     return kind == measured_kind and split in splits.replace(" ", "+").split("+")
-
-
-@contextmanager
-def memory_advice(batch_size: int) -> Iterator[None]:
-    """Turns running out of memory into a line that says what to do."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise SegpatchError(_memory_line(batch_size)) from error
-    except MemoryError as error:
-        raise SegpatchError(_memory_line(batch_size)) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
-            raise
-        raise SegpatchError(_memory_line(batch_size)) from error
-
-
-def _memory_line(batch_size: int) -> str:
-    return (
-        f"out of memory with {batch_size} images at a time; use --micro-batch 1 (gradient accumulation: same "
-        "result), --batch-size 1, smaller crops or --precision bf16"
-    )
 
 
 def _check_own(cell: Cell) -> list[str]:

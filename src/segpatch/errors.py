@@ -2,7 +2,8 @@
 
     SegpatchError            anything the user can mend; the command line prints its one line
     ├── BadInput             a bad argument or file (also a ValueError)
-    └── Missing              absent data, weights or optional package
+    ├── Missing              absent data, weights or optional package
+    └── Lost                 another process of the same run has stopped
 
 Any other exception is a bug and keeps its traceback.
 """
@@ -23,6 +24,10 @@ class BadInput(SegpatchError, ValueError):
 
 class Missing(SegpatchError):
     """Something that is not there: data, weights, an optional package."""
+
+
+class Lost(SegpatchError):
+    """Another process of the same run has stopped without a word, so that this one cannot go on."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:

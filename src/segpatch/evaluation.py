@@ -12,6 +12,7 @@ from torch import Tensor
 from segpatch.compositing import centre_region, cover, draw_region, paste
 from segpatch.eot import PLACES, generator_at
 from segpatch.errors import BadInput
+from segpatch.memory import in_parts_that_fit
 from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
 from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
@@ -108,16 +109,20 @@ def evaluate_all(
     place: str = "centre",
     seed: int = 0,
     precision: str = "fp32",
+    positions: Sequence[int] | None = None,
     on_image: Callable[[int], None] | None = None,
     on_picture: Callable[[Picture], None] | None = None,
+    on_smaller: Callable[[int], None] | None = None,
     pictures: frozenset[str] = frozenset(),
 ) -> list[list[Scores]]:
     """Scores of every patch (outer list) on every network (inner list).
 
     Each image is decoded once and predicted clean once per network. place: where patches lie, "centre" or
     "drawn" (the same place for every patch of one size and image, addressed by `seed` and the image's
-    position). on_picture gets the index maps of the images named in `pictures`. Raises BadInput where a patch
-    does not fit, or a network speaks other classes than the labels.
+    position). positions: of the images, where they are some of a whole; 0, 1 .. if not given. on_picture gets
+    the index maps of the images named in `pictures`. Where memory runs out, half as many images are predicted
+    at a time from then on, and on_smaller gets their number. Raises BadInput where a patch does not fit, or a
+    network speaks other classes than the labels; SegpatchError where memory does not suffice for one image.
     """
     if place not in PLACES:
         raise BadInput(f"place must be one of {', '.join(PLACES)}; got {place!r}")
@@ -126,20 +131,23 @@ def evaluate_all(
     }
     names: list[str] = []
     victims = [folded(victim) for victim in victims]
+    in_parts = _InParts(precision, on_smaller)
     with torch.inference_mode():
         for batch in batches:
-            regions = [_regions(batch, len(names), patch, place, seed) for patch in patches]
+            done = range(len(names), len(names) + len(batch.names))
+            places = [positions[i] for i in done] if positions is not None else done
+            regions = [_regions(batch, places, patch, place, seed) for patch in patches]
             truths = {covered: _covered(batch.labels, covered) for covered in set(regions)}
             for v, victim in enumerate(victims):
                 classes = len(victim.label_classes.names)
                 _must_be_classes(batch, classes, victim)
-                clean = predict(victim, batch.images, precision)
+                clean = in_parts.predict(victim, batch.images)
                 whole = confusion_matrix(clean, batch.labels, classes)
                 outside = {at: confusion_matrix(clean, truth, classes) for at, truth in truths.items()}
                 for p, patch in enumerate(patches):
                     patched = clean
                     if patch is not None:
-                        patched = predict(victim, _pasted(batch.images, patch, regions[p]), precision)
+                        patched = in_parts.predict(victim, _pasted(batch.images, patch, regions[p]))
                     attacked = confusion_matrix(patched, truths[regions[p]], classes)
                     rows[p, v].append((whole, outside[regions[p]], attacked))
                     if on_picture and patch is not None:
@@ -163,6 +171,27 @@ def evaluate_all(
     return [[_gather(names, rows[p, v]) for v in range(len(victims))] for p in range(len(patches))]
 
 
+def in_order(shares: Sequence[tuple[Sequence[int], list[list[Scores]] | None]]) -> list[list[Scores]]:
+    """The scores of all images by position, from (positions, `evaluate_all` of them, None for no image) of each
+    process."""
+    grids = [grid for _, grid in shares if grid is not None]
+    if len(grids) == 1:
+        return grids[0]
+    positions = torch.tensor([at for places, grid in shares if grid is not None for at in places])
+    return [
+        [_joined(cells, positions.argsort()) for cells in zip(*rows, strict=True)]
+        for rows in zip(*grids, strict=True)
+    ]
+
+
+def _joined(parts: Sequence[Scores], order: Tensor) -> Scores:
+    names = [name for part in parts for name in part.names]
+    clean, outside, patched = (
+        torch.cat([getattr(part, rows) for part in parts])[order] for rows in ("clean", "clean_outside", "patched")
+    )
+    return Scores(tuple(names[i] for i in order.tolist()), clean, outside, patched)
+
+
 def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
     """Predicted class ids (B, H, W) uint8 on the CPU, of images (B, 3, H, W) in [0, 1]."""
     device = next(iter(victim.module.parameters()), images).device
@@ -182,16 +211,36 @@ def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
     ).cpu()
 
 
-def _regions(batch: Batch, first: int, patch: Patch | None, place: str, seed: int) -> tuple[Region, ...]:
+@dataclass
+class _InParts:
+    """Prediction of `part` images at a time (None: all), halved for good when memory runs out."""
+
+    precision: str
+    on_smaller: Callable[[int], None] | None
+    part: int | None = None
+
+    def predict(self, victim: Victim, images: Tensor) -> Tensor:
+        def whole(part: int) -> Tensor:
+            return torch.cat([predict(victim, some, self.precision) for some in torch.split(images, part)])
+
+        part = self.part or len(images)
+        predicted, fitting = in_parts_that_fit(whole, part, len(images))
+        if fitting < part:
+            self.part = fitting
+            if self.on_smaller:
+                self.on_smaller(fitting)
+        return predicted
+
+
+def _regions(
+    batch: Batch, places: Sequence[int], patch: Patch | None, place: str, seed: int
+) -> tuple[Region, ...]:
     height, width = batch.labels.shape[-2:]
     if patch is None:
         return (Region(0, 0, 0, 0),) * len(batch.names)
     if place == "centre":
         return (centre_region(height, width, *patch.size),) * len(batch.names)
-    return tuple(
-        draw_region(height, width, *patch.size, generator_at(seed, _PLACE, first + i))
-        for i in range(len(batch.names))
-    )
+    return tuple(draw_region(height, width, *patch.size, generator_at(seed, _PLACE, at)) for at in places)
 
 
 def _covered(labels: Tensor, regions: Sequence[Region]) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.models.checkpoints import write_whole
+from segpatch.processes import ALONE, Processes
 
 STATE_EVERY_STEPS = 50
 STATE_EVERY_SECONDS = 30.0
@@ -35,16 +36,22 @@ STATE_EVERY_SECONDS = 30.0
 
 @dataclass
 class Run:
-    """An open run directory. finished: its result is already there; state: tensors and facts to go on from."""
+    """An open run directory. finished: its result is already there.
+
+    Of several processes the first one writes; all may call everything here.
+    """
 
     directory: Path
     finished: bool = False
+    processes: Processes = ALONE
     _new: bool = False
     _saved_step: int = 0
     _saved_at: float = field(default_factory=time.monotonic)
 
     def append_step(self, row: Mapping[str, Any]) -> None:
         """Adds a line to steps.jsonl."""
+        if not self.processes.first:
+            return
         with guarded(self.directory), (self.directory / "steps.jsonl").open("a") as file:
             file.write(json.dumps(_plain(row)) + "\n")
 
@@ -57,6 +64,8 @@ class Run:
 
     def save_state(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replaces state.safetensors; the old one stays whole until the new one is."""
+        if not self.processes.first:
+            return
         # Copies, because safetensors refuses tensors that share memory: the latest patch may be the best one.
         content = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         about = json.dumps({"step": step, **facts})
@@ -65,6 +74,9 @@ class Run:
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved tensors and facts, or None; steps written after that state are forgotten."""
+        return self.processes.by_first(self._read_state)
+
+    def _read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         path = self.directory / "state.safetensors"
         if not path.exists():
             (self.directory / "steps.jsonl").unlink(missing_ok=True)
@@ -93,7 +105,8 @@ class Run:
 
     def finish(self) -> None:
         """Removes the state that a finished run no longer needs."""
-        (self.directory / "state.safetensors").unlink(missing_ok=True)
+        if self.processes.first:
+            (self.directory / "state.safetensors").unlink(missing_ok=True)
         self.finished = True
 
 
@@ -104,6 +117,7 @@ def open_run(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    processes: Processes = ALONE,
 ) -> Run:
     """A run directory to write to, with config.json and environment.json in it.
 
@@ -111,7 +125,14 @@ def open_run(
     unless `resume` (then its config must be the same, but for "argv") or `overwrite` (then it is removed
     first). A directory that holds something else than a run is never touched.
     """
-    config = _plain(config)
+    finished, new = processes.by_first(lambda: _prepare(directory, _plain(config), result, resume, overwrite))
+    return Run(directory, finished, processes, _new=new and processes.first)
+
+
+def _prepare(
+    directory: Path, config: Mapping[str, Any], result: str, resume: bool, overwrite: bool
+) -> tuple[bool, bool]:
+    """Whether the run is finished, and whether its directory is new."""
     held = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
     if held and not (directory / "config.json").is_file():
         raise BadInput(f"{directory} exists and is no segpatch run; choose another --out")
@@ -127,14 +148,13 @@ def open_run(
                 f"{directory} holds a run with another {', '.join(changed)}; resume with the same settings "
                 "or choose another --out"
             )
-        return Run(directory, finished=(directory / result).exists())
+        return (directory / result).exists(), False
     with guarded(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    run = Run(directory, _new=True)
-    with run.kept_if_begun():
+    with Run(directory, _new=True).kept_if_begun():
         write_json(directory / "environment.json", environment())
         write_json(directory / "config.json", config)
-    return run
+    return False, True
 
 
 def environment() -> dict[str, Any]:
@@ -152,6 +172,7 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "device": torch.cuda.get_device_name() if cuda else _processor(),
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "git": _git_revision(),
     }
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segpatch.criteria import CRITERIA, criterion
 from segpatch.data.dataset import order
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput
 from segpatch.metrics import confusion_matrix, miou
 from segpatch.models.victim import Victim
+from segpatch.processes import ALONE, Processes
 from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels, as_float, draw_scene
-from segpatch.types import IGNORE, LabelledImages
-
-CRITERIA = ("balanced", "ohem")
+from segpatch.types import LabelledImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +89,17 @@ def fit_network(
     resume: FitState | None = None,
     on_step: Callable[[FitStep], None] | None = None,
     on_state: Callable[[FitState], None] | None = None,
+    processes: Processes = ALONE,
 ) -> FitState:
     """The state after the last step; `best` holds the weights with the highest mIoU on `held_out`.
 
     module: built with its auxiliary heads; victim_of wraps it with its input format. on_step is called after
     each step. on_state is called after each step with the state, which shares memory with the running fit:
-    copy or write it before returning.
+    copy or write it before returning. processes: share the crops of each step, see `_shared`.
     """
+    if config.batch_size < processes.world:
+        raise BadInput(f"a batch of {config.batch_size} is too small for {processes.world} processes")
+    module = _shared(module, processes)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = next(module.parameters()).device
     victim = victim_of(module)
@@ -106,19 +109,19 @@ def fit_network(
     if resume:
         module.load_state_dict(resume.weights)
         _load_optimiser(optimiser, resume.optimiser)
-    criterion = _criterion(config, train, len(victim.classes.names), device)
-    for step, (images, labels) in _prefetch(train, config, state.step):
+    loss_of = criterion(config.criterion, train, len(victim.classes.names), device)
+    for step, (images, labels) in _prefetch(train, config, state.step, processes):
         rate = _rate(config, step)
         for group in optimiser.param_groups:
             group["lr"] = rate
         loss = _train_step(
-            module, victim, images.to(device), labels.to(device), criterion, optimiser, config, step
+            module, victim, images.to(device), labels.to(device), loss_of, optimiser, config, step, processes
         )
         _average(state.average, module.state_dict(), min(config.averaging, (1 + step) / (10 + step)))
         state.step = step + 1
         score = float("nan")
         if state.step % config.validate_every == 0 or state.step == config.steps:
-            score = _validate(module, victim, state.average, held_out)
+            score = _validate(module, victim, state.average, held_out, processes)
             if score > state.best_miou:
                 state.best_miou, state.best = score, _copy(state.average)
         state.weights = module.state_dict()
@@ -130,61 +133,33 @@ def fit_network(
     return state
 
 
-def measure_miou(victim: Victim, images: LabelledImages) -> float:
+def measure_miou(victim: Victim, images: LabelledImages, processes: Processes = ALONE) -> float:
     """Clean mIoU of a victim over labelled images, one at a time, from one confusion matrix."""
     classes = len(victim.label_classes.names)
-    total = torch.zeros(classes, classes, dtype=torch.int64)
-    with torch.inference_mode():
-        for index in range(len(images)):
-            image, labels = images[index]
-            predictions = victim(as_float(image)[None]).argmax(1).cpu()
-            total += confusion_matrix(predictions, labels[None].long(), classes)[0]
-    return float(miou(total))
+
+    def counted() -> Tensor:
+        total = torch.zeros(classes, classes, dtype=torch.int64)
+        with torch.inference_mode():
+            for index in processes.share(range(len(images))):
+                image, labels = images[index]
+                predictions = victim(as_float(image)[None]).argmax(1).cpu()
+                total += confusion_matrix(predictions, labels[None].long(), classes)[0]
+        return total
+
+    return float(miou(torch.stack(processes.gathered(counted)).sum(0)))
 
 
-def class_weights(images: LabelledImages, classes: int, sample: int = 200) -> Tensor:
-    """Weights (K,) that lift rare classes: 1 / ln(1.1 + share of pixels), mean 1 over the pixels.
+def _shared(module: nn.Module, processes: Processes) -> nn.Module:
+    """The module as several processes train it, each on its share of a step's crops; gradients are averaged.
 
-    Counted on `sample` evenly spaced images. Source: ENet, arXiv:1606.02147, section 5.1 (with c = 1.1).
+    On GPUs batch norms see the crops of all. On CPUs, for which torch has no such norm, each process normalises
+    with its own crops and the running statistics are averaged. The loss of a share is divided by its own pixels
+    (ohem: takes its own hardest), so a fit in N processes is as good as in one, but not the same.
     """
-    counts = torch.zeros(classes, dtype=torch.float64)
-    for index in np.linspace(0, len(images) - 1, min(sample, len(images))).astype(int):
-        labels = images[int(index)][1]
-        counts += torch.bincount(labels[labels != IGNORE].long().flatten(), minlength=classes)[:classes]
-    share = counts / counts.sum().clamp(min=1)
-    weights = 1 / torch.log(1.1 + share)
-    return (weights / (weights * share).sum()).float()
-
-
-def ohem(loss: Tensor, counted: Tensor, share: float = 0.25) -> Tensor:
-    """Mean of the hardest `share` of the counted pixels' losses, a scalar.
-
-    loss, counted (B, H, W). Source: online hard example mining, Shrivastava et al., arXiv:1604.03540.
-    """
-    kept = loss[counted]
-    if not len(kept):
-        return loss.sum() * 0
-    return kept.topk(max(1, int(len(kept) * share))).values.mean()
-
-
-def _criterion(
-    config: FitConfig, train: LabelledImages, classes: int, device: torch.device
-) -> Callable[[Tensor, Tensor], Tensor]:
-    if config.criterion == "ohem":
-
-        def hard(logits: Tensor, labels: Tensor) -> Tensor:
-            loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
-            return ohem(loss, labels != IGNORE)
-
-        return hard
-    weights = class_weights(train, classes).to(device)
-
-    def balanced(logits: Tensor, labels: Tensor) -> Tensor:
-        if not bool((labels != IGNORE).any()):
-            return logits.sum() * 0
-        return F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE)
-
-    return balanced
+    if processes.world == 1 or next(module.parameters()).device.type == "cpu":
+        return module
+    synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return synced
 
 
 def _train_step(
@@ -192,51 +167,67 @@ def _train_step(
     victim: Victim,
     images: Tensor,
     labels: Tensor,
-    criterion: Callable[[Tensor, Tensor], Tensor],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
     optimiser: torch.optim.Optimizer,
     config: FitConfig,
     step: int,
+    processes: Processes,
 ) -> float:
     module.train()
+    weight = len(images) / config.batch_size
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator_at(config.seed, step).integers(2**62)))  # dropout, drop path
+        chance = generator_at(config.seed, step, processes.rank)  # of dropout and drop path
+        torch.manual_seed(int(chance.integers(2**62)))
         with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x = victim.normalise(images).contiguous(memory_format=torch.channels_last)
             outputs = module.all_outputs(x)  # type: ignore[operator]
         outputs = {name: output.float() for name, output in outputs.items()}
-        loss = module.training_loss(outputs, labels, criterion)  # type: ignore[operator]
+        loss = weight * module.training_loss(outputs, labels, loss_of)  # type: ignore[operator]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+    if processes.world > 1:
+        statistics = [buffer.mul_(weight) for key, buffer in module.named_buffers() if "running_" in key]
+        processes.add([*(p.grad for p in module.parameters() if p.grad is not None), *statistics, loss])
     nn.utils.clip_grad_norm_(module.parameters(), 5.0)
     optimiser.step()
     return float(loss.detach())
 
 
-def _validate(module: nn.Module, victim: Victim, average: dict[str, Tensor], held_out: LabelledImages) -> float:
+def _validate(
+    module: nn.Module, victim: Victim, average: dict[str, Tensor], held_out: LabelledImages, processes: Processes
+) -> float:
     """mIoU of the averaged weights; the running weights are put back."""
     running = _copy(module.state_dict())
     module.load_state_dict(average)
     module.eval()
-    score = measure_miou(victim, held_out)
+    score = measure_miou(victim, held_out, processes)
     module.load_state_dict(running)
     return score
 
 
-def _prefetch(train: LabelledImages, config: FitConfig, first: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """Step numbers with their batches, the next batch made while the network works."""
+def _prefetch(
+    train: LabelledImages, config: FitConfig, first: int, processes: Processes
+) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """Step numbers with this process's crops, the next ones made while the network works."""
+    samples = processes.share(range(config.batch_size))
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(fit_batch, train, config, first)
+        coming = pool.submit(fit_batch, train, config, first, samples)
         for step in range(first, config.steps):
-            batch = coming.result()
-            coming = pool.submit(fit_batch, train, config, min(step + 1, config.steps - 1))
+            batch = processes.together(coming.result)
+            coming = pool.submit(fit_batch, train, config, min(step + 1, config.steps - 1), samples)
             yield step, batch
 
 
-def fit_batch(train: LabelledImages, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
-    """Crops (B, 3, h, w) and labels (B, h / stride, w / stride) of a step, a function of (seed, step) alone."""
+def fit_batch(
+    train: LabelledImages, config: FitConfig, step: int, samples: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Crops (B, 3, h, w) and labels (B, h / stride, w / stride) of a step, a function of (seed, step) alone.
+
+    samples: numbers of the crops to make; None for all of the step.
+    """
     eot = SceneEOT(scales=config.scales, crop=config.crop, flip=config.flip)
     images, labels = [], []
-    for sample in range(config.batch_size):
+    for sample in range(config.batch_size) if samples is None else samples:
         position = step * config.batch_size + sample
         epoch, place = divmod(position, len(train))
         image, truth = train[order(config.seed, epoch, len(train))[place]]

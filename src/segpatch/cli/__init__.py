@@ -6,14 +6,20 @@ Results go to stdout, progress to stderr. Exit codes: 0 done, 1 something the us
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import typer
 
 from segpatch.cli import bench, measure, models, things, train
-from segpatch.errors import SegpatchError
+from segpatch.errors import BadInput, SegpatchError
+from segpatch.processes import Processes, join, leave
 
 STOPPED = 130
+SHARED = ("fit", "attack", "evaluate", "transfer")
+"""The commands that several processes can share."""
 
 app = typer.Typer(
     name="segpatch",
@@ -36,19 +42,36 @@ app.command("bench")(bench.bench)
 
 
 def main() -> None:
-    """Runs the command line; SegpatchError becomes one line on stderr and exit code 1."""
+    """Runs the command line; SegpatchError becomes one line on stderr and exit code 1.
+
+    Of the processes that torchrun starts, the first one prints.
+    """
+    processes = join()
+    if not processes.first:
+        sys.stdout = io.StringIO()
+    code, tell = _outcome(processes)
+    if tell:
+        processes.say(tell)
+    else:
+        leave(processes)
+    sys.exit(code)
+
+
+def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
+    """The exit code, and what prints how it ended where something went wrong."""
     try:
-        code = app(standalone_mode=False) or 0  # typer turns Ctrl-C into STOPPED
+        if processes.world > 1 and "".join(sys.argv[1:2]) not in SHARED:
+            raise BadInput(f"one process is enough for this; several can share {', '.join(SHARED)}")
+        code = app(standalone_mode=False, obj=processes) or 0  # typer turns Ctrl-C into STOPPED
     except SegpatchError as error:
-        print(f"segpatch: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1, partial(print, f"segpatch: {error}", file=sys.stderr)
     except (typer.Abort, KeyboardInterrupt):
         code = STOPPED
     except Exception as error:
         if not hasattr(error, "exit_code") or not hasattr(error, "show"):
             raise
-        error.show()  # a usage error of the parser
-        code = error.exit_code
+        return error.exit_code, error.show  # a usage error of the parser
     if code == STOPPED:
-        print("\nsegpatch: stopped; the same command with --resume goes on", file=sys.stderr)
-    sys.exit(code)
+        line = "\nsegpatch: stopped; the same command with --resume goes on"
+        return code, partial(print, line, file=sys.stderr)
+    return code, None

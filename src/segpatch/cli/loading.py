@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from segpatch.cli.options import choose_device
+from segpatch.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from segpatch.data import Dataset
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def open_victims_and_data(
-    specs: list[str], file: Path | None, data: str, class_map: Path | None, device: str
+    specs: list[str],
+    file: Path | None,
+    data: str,
+    class_map: Path | None,
+    device: str,
+    processes: Processes = ALONE,
 ) -> tuple[list[Victim], Dataset]:
     """The victims of the specs (of the file, where there are none) and the data set, whose classes all speak."""
     from segpatch.data import cached, open_data
@@ -25,19 +31,24 @@ def open_victims_and_data(
     named = read_victims(file) if file else {}
     if not specs and not named:
         raise typer.BadParameter("give --victim, or --victims FILE", param_hint="'--victim'")
-    place = choose_device(device)
+    place = choose_device(device, processes)
     dataset = cached(open_data(data))
     victims = load_victims(specs or list(named), named)
     return [victim.for_classes(dataset.classes, class_map).to(place) for victim in victims], dataset
 
 
 def open_victim_and_data(
-    spec: str | None, file: Path | None, data: str, class_map: Path | None, device: str
+    spec: str | None,
+    file: Path | None,
+    data: str,
+    class_map: Path | None,
+    device: str,
+    processes: Processes = ALONE,
 ) -> tuple[Victim, Dataset]:
     """The one victim of the spec, or of the file, and the data set, whose classes it speaks."""
     from segpatch.errors import BadInput
 
-    victims, dataset = open_victims_and_data([spec] if spec else [], file, data, class_map, device)
+    victims, dataset = open_victims_and_data([spec] if spec else [], file, data, class_map, device, processes)
     if len(victims) > 1:
         names = ", ".join(victim.name for victim in victims)
         raise BadInput(f"this is about one network, and {file} names {names}; choose one with --victim")

@@ -10,12 +10,14 @@ import typer
 
 from segpatch.cli import options
 from segpatch.cli.progress import ProgressPrinter
+from segpatch.processes import Processes
 
 if TYPE_CHECKING:
     from segpatch.results import TransferResult
 
 
 def evaluate(
+    context: typer.Context,
     patch: Annotated[Path, typer.Option(help="patch.safetensors, or the attack run that holds it.")],
     data: options.Data,
     out: options.Out,
@@ -38,7 +40,10 @@ def evaluate(
     from segpatch.patch import load_patch
     from segpatch.studies.matrix import MatrixPlan, run_matrix
 
-    network, dataset = open_victim_and_data(victim, victims, data, class_map, device)
+    processes: Processes = context.obj
+    network, dataset = processes.together(
+        lambda: open_victim_and_data(victim, victims, data, class_map, device, processes)
+    )
     plan = MatrixPlan(
         presets=(),
         split=split,
@@ -56,12 +61,14 @@ def evaluate(
         command=_command(),
         resume=resume,
         overwrite=overwrite,
-        on_progress=ProgressPrinter(quiet),
+        on_progress=ProgressPrinter(quiet or not processes.first),
+        processes=processes,
     )
     _print(result, out, as_json)
 
 
 def transfer(
+    context: typer.Context,
     data: options.Data,
     out: options.Out,
     victim: options.Victims = [],  # noqa: B006
@@ -102,7 +109,10 @@ def transfer(
     from segpatch.studies.estimate import estimate_matrix
     from segpatch.studies.matrix import MatrixPlan, run_matrix
 
-    networks, dataset = open_victims_and_data(victim, victims, data, class_map, device)
+    processes: Processes = context.obj
+    networks, dataset = processes.together(
+        lambda: open_victims_and_data(victim, victims, data, class_map, device, processes)
+    )
     ready = [load_patch(path) for path in patch]
     overrides = options.given(
         loss=loss,
@@ -143,7 +153,8 @@ def transfer(
         command=_command(),
         resume=resume,
         overwrite=overwrite,
-        on_progress=ProgressPrinter(quiet),
+        on_progress=ProgressPrinter(quiet or not processes.first),
+        processes=processes,
     )
     _print(result, out, as_json)
 

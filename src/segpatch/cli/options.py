@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from segpatch.processes import ALONE, Processes
+
 _FORMS = "NAME (shipped), NAME=FILE, a `segpatch fit` run, hf:ID_OR_FOLDER, onnx:FILE, or a name in --victims"
 Victims = Annotated[list[str], typer.Option("--victim", help=f"{_FORMS}; repeatable.")]
 OneVictim = Annotated[str | None, typer.Option("--victim", help=f"{_FORMS}.")]
@@ -71,21 +73,26 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def choose_device(name: str) -> str:
-    """The device to use; BadInput where it is not there."""
+def choose_device(name: str, processes: Processes = ALONE) -> str:
+    """The device to use; BadInput where it is not there. Of several processes, each has a GPU of its own."""
     import torch
 
     from segpatch.errors import BadInput
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
     if kind == "cpu" and not number:
         return name
     if kind == "cuda" and (not number or number.isdigit()):
+        number = number or (str(processes.local) if processes.world > 1 else "")
         if int(number or 0) < torch.cuda.device_count():
-            return name
-        raise BadInput(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices; use cpu")
+            return f"cuda:{number}" if number else "cuda"
+        shown = torch.cuda.device_count()
+        fewer = (
+            f"as few processes as that (--nproc-per-node {shown}), or " if shown and processes.world > 1 else ""
+        )
+        raise BadInput(f"--device {name}: this machine shows {shown} CUDA devices; use {fewer}cpu")
     raise BadInput(f"--device must be auto, cpu, cuda or cuda:N; got {name!r}")
 
 

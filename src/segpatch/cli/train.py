@@ -10,9 +10,11 @@ import typer
 
 from segpatch.cli import options
 from segpatch.cli.progress import ProgressPrinter
+from segpatch.processes import Processes
 
 
 def fit(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="Network, as `segpatch models` lists them.")],
     data: options.Data,
     out: options.Out,
@@ -47,6 +49,7 @@ def fit(
     from segpatch.studies.fit import run_fit
     from segpatch.training import FitConfig
 
+    processes: Processes = context.obj
     size = options.parse_size(crop)
     try:
         low, high = (float(part) for part in scales.split(","))
@@ -75,11 +78,12 @@ def fit(
         config,
         out,
         init=init,
-        device=options.choose_device(device),
+        device=processes.together(lambda: options.choose_device(device, processes)),
         half=half,
         resume=resume,
         overwrite=overwrite,
-        on_progress=ProgressPrinter(quiet),
+        on_progress=ProgressPrinter(quiet or not processes.first),
+        processes=processes,
     )
     if as_json:
         print(json.dumps({"network": model, "out": str(out), "clean_miou": score}))
@@ -88,6 +92,7 @@ def fit(
 
 
 def attack(
+    context: typer.Context,
     data: options.Data,
     out: options.Out,
     victim: options.Victims = [],  # noqa: B006
@@ -122,7 +127,10 @@ def attack(
     from segpatch.studies.attack import run_attack
     from segpatch.studies.estimate import estimate_attack
 
-    networks, dataset = open_victims_and_data(victim, victims, data, class_map, device)
+    processes: Processes = context.obj
+    networks, dataset = processes.together(
+        lambda: open_victims_and_data(victim, victims, data, class_map, device, processes)
+    )
     training = split_images(dataset, train_split or dataset.train_split, images)
     overrides = options.given(
         loss=loss,
@@ -146,7 +154,8 @@ def attack(
         out,
         resume=resume,
         overwrite=overwrite,
-        on_progress=ProgressPrinter(quiet),
+        on_progress=ProgressPrinter(quiet or not processes.first),
+        processes=processes,
     )
     warnings = json.loads((out / "warnings.json").read_text())
     if as_json:

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from segpatch.attack import AttackState, Step, train_patch
 from segpatch.attack_config import AttackConfig, resolve
-from segpatch.checks import check_training, memory_advice
+from segpatch.checks import check_training
 from segpatch.data.images import SplitImages
+from segpatch.errors import Lost
+from segpatch.memory import memory_advice
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, load_patch, save_patch
+from segpatch.processes import ALONE, Processes
 from segpatch.runs import Run, open_run, read_json, read_steps, write_json
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.updates import AdamState
@@ -32,14 +35,16 @@ def run_attack(
     resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
+    processes: Processes = ALONE,
 ) -> Patch:
     """Trains a patch into a run directory: patch.safetensors, patch.png, steps.jsonl, warnings.json.
 
     Interrupted (Ctrl-C), the state is saved and the interrupt passed on; `resume` then gives the same bits as
-    a run that was never stopped. A finished run is read, not run again.
+    a run that was never stopped, in as many processes. A finished run is read, not run again.
     """
     config = resolve(config, images, victims)
-    run = open_run(out, attack_record(victims, images, config), PATCH_FILE, resume=resume, overwrite=overwrite)
+    record = attack_record(victims, images, config)
+    run = open_run(out, record, PATCH_FILE, resume=resume, overwrite=overwrite, processes=processes)
     if run.finished:
         return load_patch(out)
     latest = _load(run)
@@ -51,23 +56,32 @@ def run_attack(
             _save(run, state)
 
     name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
+    asked = config.micro_batch or config.batch_size or 1
 
     def report(step: Step) -> None:
         run.append_step(step._asdict())
         note = f"loss {step.loss:.3f}, {step.correct:.1%} of pixels right"
+        if step.micro_batch < asked:
+            note += f", for want of memory {step.micro_batch} at a time"
         on_progress(Progress(f"attack {name}", step.step, config.steps or 0, note))
 
     try:
-        with run.kept_if_begun(), memory_advice(config.micro_batch or config.batch_size or 1):
-            patch = train_patch(victims, images, config, resume=latest, on_step=report, on_state=keep)
-    except KeyboardInterrupt:
+        with run.kept_if_begun(), memory_advice(1):
+            patch = train_patch(
+                victims, images, config, resume=latest, on_step=report, on_state=keep, processes=processes
+            )
+    except (KeyboardInterrupt, Lost):
         if latest:
             _save(run, latest)
         raise
-    steps = [Step(**row) for row in read_steps(out)]
-    write_json(out / "warnings.json", check_training(patch.name, steps, config))
     patch = replace(patch, origin={**patch.origin, "data": data_record(images)})
-    save_patch(patch, out / PATCH_FILE)
+
+    def write() -> None:
+        steps = [Step(**row) for row in read_steps(out)]
+        write_json(out / "warnings.json", check_training(patch.name, steps, config))
+        save_patch(patch, out / PATCH_FILE)
+
+    processes.by_first(write)
     run.finish()
     return patch
 

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segpatch.checks import memory_advice
 from segpatch.data.classes import ClassSet
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput
+from segpatch.memory import memory_advice
 from segpatch.models.checkpoints import open_network, read_checkpoint, write_network
 from segpatch.models.layouts.layout import Layout
 from segpatch.models.load import NETWORK_FILE
 from segpatch.models.networks import network_name, network_spec
 from segpatch.models.settings import class_facts
 from segpatch.models.victim import IMAGENET_MEAN, IMAGENET_STD, Provenance, Victim
+from segpatch.processes import ALONE, Processes
 from segpatch.runs import Run, open_run
 from segpatch.studies.attack import data_record
 from segpatch.studies.progress import OnProgress, Progress, silent
@@ -42,6 +43,7 @@ def run_fit(
     resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
+    processes: Processes = ALONE,
 ) -> float:
     """Fits a network into a run directory and returns its mIoU on held_out (a fraction).
 
@@ -61,7 +63,7 @@ def run_fit(
         "data": data_record(train),
         "held_out": data_record(held_out),
     }
-    run = open_run(out, record, NETWORK_FILE, resume=resume, overwrite=overwrite)
+    run = open_run(out, record, NETWORK_FILE, resume=resume, overwrite=overwrite, processes=processes)
     if run.finished:
         return float(read_checkpoint(out / NETWORK_FILE)[1]["clean_miou"])
     with torch.random.fork_rng():
@@ -81,7 +83,7 @@ def run_fit(
         run.append_step(step._asdict())
         scored = f", mIoU {step.miou:.3f}" if step.miou == step.miou else ""
         on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
-        if interrupts:
+        if any(processes.gathered(lambda: bool(interrupts))):
             raise KeyboardInterrupt
 
     try:
@@ -95,6 +97,7 @@ def run_fit(
                 resume=latest,
                 on_step=report,
                 on_state=keep,
+                processes=processes,
             )
     except KeyboardInterrupt:
         if latest and len(interrupts) < 2:
@@ -115,7 +118,7 @@ def run_fit(
     }
     bare = layout.build(len(classes), auxiliary=False)
     bare.load_state_dict({key: state.best[key] for key in bare.state_dict()})
-    write_network(out / NETWORK_FILE, bare, facts, half=half)
+    processes.by_first(lambda: write_network(out / NETWORK_FILE, bare, facts, half=half))
     run.finish()
     return state.best_miou
 

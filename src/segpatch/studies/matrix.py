@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,15 @@ from typing import Any
 from PIL import Image
 
 from segpatch.attack_config import AttackConfig, attack_preset, resolve
-from segpatch.checks import check_matrix, memory_advice
+from segpatch.checks import check_matrix
 from segpatch.data import Dataset, batches
 from segpatch.data.images import SplitImages, spaced, split_images
 from segpatch.errors import BadInput, unknown_name
 from segpatch.evaluation import Picture
+from segpatch.memory import memory_advice, memory_warning
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, as_uint8, grey_patch, natural_patch, random_patch, save_patch
+from segpatch.processes import ALONE, Processes
 from segpatch.report import write_report
 from segpatch.results import (
     DatasetRecord,
@@ -31,7 +34,7 @@ from segpatch.results import (
 from segpatch.runs import guarded, open_run
 from segpatch.studies.attack import PATCH_FILE, run_attack, training_warnings, victim_facts
 from segpatch.studies.progress import OnProgress, Progress, silent
-from segpatch.transfer import transfer_matrix
+from segpatch.transfer import shared_positions, transfer_matrix
 from segpatch.transforms import as_float
 
 VIDEO_BLOCKS = {"camvid": 10}
@@ -95,11 +98,13 @@ def run_matrix(
     resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
+    processes: Processes = ALONE,
 ) -> TransferResult:
     """Trains what the plan names, measures all patches and controls on all victims, writes the run and its page.
 
     The victims must speak the data set's classes (Victim.for_classes). With `resume`, finished patches are
-    read, not trained again.
+    read, not trained again. processes: train each patch together, measure a share of the images each, and all
+    return the result; each writes the index maps of the scenes that it measured, the first one all else.
     """
     todo = planned_patches(victims, plan)
     images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
@@ -115,10 +120,10 @@ def run_matrix(
         "given": [patch.facts() for patch in given],
     }
     _refuse_early(todo, given, images)
-    run = open_run(out, record, "transfer.json", resume=resume, overwrite=overwrite)
+    run = open_run(out, record, "transfer.json", resume=resume, overwrite=overwrite, processes=processes)
     if run.finished:
         if not (out / "report" / "index.html").exists():  # stopped between the result and its page
-            write_report(out, out / "report")
+            processes.by_first(lambda: write_report(out, out / "report"))
         return read_transfer(out)
     with run.kept_if_begun():
         patches, files, warnings = list(given), {}, []
@@ -133,17 +138,22 @@ def run_matrix(
                     out / item.folder,
                     resume=(out / item.folder).exists(),
                     on_progress=on_progress,
+                    processes=processes,
                 )
             )
             files[item.name] = f"{item.folder}/{PATCH_FILE}"
             warnings += training_warnings(out / item.folder)
         controls = control_patches(patches, images, plan.seed)
         files |= {patch.name: f"controls/{safe_name(patch.name)}.safetensors" for patch in controls}
-        with guarded(out):
-            for patch in (*controls, *given):
-                (out / files[patch.name]).parent.mkdir(exist_ok=True)
-                save_patch(patch, out / files[patch.name])
-            shutil.rmtree(out / "scenes", ignore_errors=True)
+
+        def make_ready() -> None:
+            with guarded(out):
+                for patch in (*controls, *given):
+                    (out / files[patch.name]).parent.mkdir(exist_ok=True)
+                    save_patch(patch, out / files[patch.name])
+                shutil.rmtree(out / "scenes", ignore_errors=True)
+
+        processes.by_first(make_ready)
         names = dataset.names(split)
         groups = [dataset.groups(split)[index] for index in measured]
         shown = (
@@ -155,15 +165,20 @@ def run_matrix(
 
         def show(done: int) -> None:
             note = f"{len(patches) + len(controls)} patches on {len(victims)} networks"
-            on_progress(Progress("measure", done, len(measured), note))
+            on_progress(Progress("measure", min(done * processes.world, len(measured)), len(measured), note))
 
         def keep(picture: Picture) -> None:
             write_picture(out, picture)
 
-        with memory_advice(plan.batch_size):
+        positions = shared_positions(len(measured), plan.batch_size, processes)
+        mine = [measured[at] for at in positions]
+        read = batches(dataset, split, batch_size=plan.batch_size, indices=mine, workers=1)
+        rounds = math.ceil(len(measured) / plan.batch_size / processes.world)
+        at_once = [plan.batch_size]
+        with memory_advice(1):
             matrix = transfer_matrix(
                 victims,
-                batches(dataset, split, batch_size=plan.batch_size, indices=measured, workers=1),
+                processes.in_step(read, rounds),
                 [*controls, *patches],
                 groups=groups,
                 block=block,
@@ -171,12 +186,14 @@ def run_matrix(
                 place=plan.place,
                 seed=plan.seed,
                 precision=plan.precision,
+                positions=positions,
                 on_image=show,
                 on_picture=keep,
+                on_smaller=at_once.append,
                 pictures=shown,
+                processes=processes,
             )
-        if plan.photographs:
-            _keep_photographs(dataset, split, shown, out)
+        fewest = min(processes.gathered(lambda: min(at_once)))
         height, width = dataset.size(split)
         about = DatasetRecord(
             kind=dataset.kind,
@@ -191,6 +208,7 @@ def run_matrix(
             block=block,
         )
         warnings += check_matrix(matrix, victims, str(SplitImages(dataset, split, measured)))
+        warnings += memory_warning("measuring", plan.batch_size, fewest)
         result = transfer_result(
             matrix,
             victims,
@@ -200,8 +218,14 @@ def run_matrix(
             warnings=warnings,
             files=files,
         )
-        write_transfer(out, result, matrix)
-        write_report(out, out / "report")
+
+        def write() -> None:
+            if plan.photographs:
+                _keep_photographs(dataset, split, shown, out)
+            write_transfer(out, result, matrix)
+            write_report(out, out / "report")
+
+        processes.by_first(write)
     run.finish()
     return result
 
