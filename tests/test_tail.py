@@ -123,3 +123,7 @@ def test_of_equal_logits_the_first_class_is_predicted():
     truth = torch.full((1, 4, 4), 2)
     sums = resized_loss(logits, truth, PIXEL_WEIGHTS["correct-pixel"], size=(4, 4), align_corners=False)
     assert int(sums.right) == int(sums.weights) == 0
+
+
+def test_every_loss_has_its_fast_form():
+    assert PIXEL_WEIGHTS.keys() == LOSSES.keys()
