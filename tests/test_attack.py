@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segpatch.attack import AttackState, Step, held_out_miou, patch_gradient, train_patch
+from segpatch.attack import AttackState, held_out_miou, train_patch
 from segpatch.attack_config import PRESETS, AttackConfig, attack_preset, resolve
+from segpatch.attack_step import Step
 from segpatch.eot import EOT, PatchEOT, draw, largest_size
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, random_pixels
 from segpatch.transforms import SceneEOT
 from side_by_side import side_by_side
 from tiny import TINY, MeanColour, conv_victim, in_batches, pictures, plain
-
-ALL = range(5)
 
 
 def all_road(count: int = 3, side: int = 12) -> list[tuple[Tensor, Tensor]]:
@@ -85,36 +84,6 @@ def test_the_best_of_the_late_checkpoints_is_kept():
     assert torch.equal(last.pixels, late[-1].pixels)
 
 
-def double(victim, batch: int):
-    """The victim in float64, a config with `batch` images a step, and pixels in float64."""
-    victim.module.double()
-    config = replace(TINY, batch_size=batch, loss="correct-pixel")
-    return victim, config, random_pixels((4, 4), FULL_RANGE, 3).double()
-
-
-@pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 9])
-def test_micro_batches_add_up_to_the_whole_step(micro_batch: int):
-    victim, config, pixels = double(conv_victim(), 5)
-    whole, seen = patch_gradient([victim], pictures(), ALL, pixels, 7, config)
-    split = replace(config, micro_batch=micro_batch)
-    parts, seen_in_parts = patch_gradient([victim], pictures(), ALL, pixels, 7, split)
-    assert whole.dtype == torch.float64 and whole.abs().max() > 1e-3
-    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-14)
-    assert (seen.micro_batch, seen_in_parts.micro_batch) == (5, micro_batch)
-    torch.testing.assert_close(torch.tensor(seen_in_parts[:-1]), torch.tensor(seen[:-1]), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("world", [2, 3, 7])
-def test_several_processes_add_up_to_the_whole_step(world: int):
-    victim, config, pixels = double(conv_victim(), 5)
-    whole, seen = patch_gradient([victim], pictures(), ALL, pixels, 7, config)
-    shares = side_by_side(world, lambda p: patch_gradient([victim], pictures(), ALL, pixels, 7, config, p))
-    for gradient, step in shares:
-        torch.testing.assert_close(gradient, whole, rtol=1e-12, atol=1e-14)
-        torch.testing.assert_close(torch.tensor(step), torch.tensor(seen), rtol=1e-12, atol=1e-12)
-    assert all(torch.equal(gradient, shares[0][0]) for gradient, _ in shares)
-
-
 def test_processes_train_the_patch_of_one():
     config = replace(TINY, batch_size=3, stepper="adam", select="best", held_out=3)
     victims, images = [conv_victim(), conv_victim(1, name="other")], pictures()
@@ -180,44 +149,6 @@ def test_one_process_out_of_memory_is_told_to_all():
     one, other = side_by_side(2, trained)
     assert torch.equal(one[0].pixels, other[0].pixels)
     assert {step.micro_batch for _, steps in (one, other) for step in steps} == {1}
-
-
-def test_several_victims_are_averaged():
-    victims = [conv_victim(seed, name=f"v{seed}") for seed in range(3)]
-    config = replace(TINY, batch_size=4, micro_batch=3)
-    pixels = random_pixels((4, 4), FULL_RANGE, 0)
-    together, step = patch_gradient(victims, pictures(), ALL, pixels, 2, config)
-    alone = [patch_gradient([victim], pictures(), ALL, pixels, 2, config) for victim in victims]
-    torch.testing.assert_close(together, torch.stack([gradient for gradient, _ in alone]).mean(0))
-    assert step.loss == pytest.approx(sum(one.loss for _, one in alone) / 3)
-    assert step.correct == pytest.approx(sum(one.correct for _, one in alone) / 3)
-
-
-class Smooth(nn.Module):
-    """A convolution, far enough from any tie that a small change of the patch moves no pixel to another class."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = conv_victim().module
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(x).tanh() + torch.tensor([9.0, 0, 0]).view(3, 1, 1)
-
-
-@pytest.mark.parametrize("loss", ["correct-pixel", "cross-entropy"])
-def test_the_gradient_is_the_finite_difference(loss: str):
-    victim, config, pixels = double(plain(Smooth()), 3)
-    config = replace(config, loss=loss)
-    gradient, _ = patch_gradient([victim], pictures(), ALL, pixels, 0, config)
-    step = 1e-5
-    for where in [(0, 0, 0), (1, 0, 3), (2, 3, 1), (0, 3, 3)]:
-        there = torch.zeros_like(pixels)
-        there[where] = step
-        high, low = (
-            patch_gradient([victim], pictures(), ALL, pixels + way * there, 0, config)[1].loss for way in (1, -1)
-        )
-        assert float(gradient[where]) == pytest.approx((high - low) / (2 * step), rel=1e-5)
-        assert gradient[where] != 0
 
 
 def test_weights_get_no_gradient():
@@ -334,6 +265,24 @@ def test_no_drawn_appearance_is_larger_than_promised():
 def test_no_victim_is_refused():
     with pytest.raises(BadInput, match="at least one network"):
         train_patch([], pictures(), TINY)
+
+
+class Overflowing(nn.Module):
+    """A convolution whose logits leave single precision behind once the patch is bright enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = conv_victim().module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(x) * x.mean().mul(200).exp()
+
+
+def test_numbers_that_are_not_finite_end_the_run_before_they_are_saved():
+    states: list[AttackState] = []
+    with pytest.raises(SegpatchError, match="not finite after 1 steps"):
+        train_patch([plain(Overflowing())], pictures(), TINY, on_state=states.append)
+    assert not states
 
 
 class Detached(nn.Module):

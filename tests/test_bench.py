@@ -43,8 +43,8 @@ def test_a_reference_is_a_file_with_a_step(tmp_path):
 
 def test_the_naive_step_goes_where_ours_goes():
     """Same patch after a step on the same images: it is the same attack, only slower."""
-    from segpatch.attack import patch_gradient
     from segpatch.attack_config import AttackConfig
+    from segpatch.attack_step import draw_samples, patch_gradient
     from segpatch.models.networks import MODELS
     from segpatch.models.victim import Victim
     from segpatch.patch import FULL_RANGE, random_pixels
@@ -59,7 +59,8 @@ def test_the_naive_step_goes_where_ours_goes():
     )  # all right, so that there is something to lose
     pixels = random_pixels((16, 16), FULL_RANGE, 0)
     config = AttackConfig(steps=1, batch_size=2, crop=(64, 64), patch_size=(16, 16), scales=(1.0, 1.0), flip=0.0)
-    gradient, _ = patch_gradient([victim], list(zip(images, labels, strict=True)), [0, 1], pixels, 0, config)
+    decoded = list(zip(images, labels, strict=True))
+    gradient, _ = patch_gradient([victim], pixels, config, lambda: draw_samples(decoded, [0, 1], 0, config))
     ours = sign_step(pixels, gradient, 0.005, torch.zeros(3), torch.ones(3))
     theirs = load_reference(NAIVE)(victim, images, labels, pixels)
     assert (ours - theirs).abs().gt(1e-6).float().mean() < 0.01  # signs of gradients that are nearly 0

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from segpatch.attack import Step
 from segpatch.attack_config import AttackConfig
+from segpatch.attack_step import Step
 from segpatch.checks import check_matrix, check_training, has_seen
 from segpatch.evaluation import Scores
 from segpatch.models.victim import Provenance

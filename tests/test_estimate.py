@@ -11,7 +11,7 @@ from segpatch.errors import BadInput
 from segpatch.patch import Patch
 from segpatch.studies import estimate
 from segpatch.studies.estimate import Estimate, estimate_attack, estimate_matrix
-from segpatch.studies.matrix import MatrixPlan
+from segpatch.studies.planned import MatrixPlan
 from tiny import TINY, conv_victim, learnable_dataset
 
 

@@ -164,3 +164,18 @@ def test_bfloat16_predicts():
     batch = in_batches(pictures(), 5)[0]
     agree = predict(conv_victim(), batch.images, "bf16") == predict(conv_victim(), batch.images)
     assert 0.9 < agree.float().mean() <= 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_refused(value: float):
+    victim = conv_victim()
+    victim.module.weight.data[1, 0, 1, 1] = value
+    with pytest.raises(SegpatchError, match="conv returned logits that are not finite"):
+        evaluate(victim, in_batches(pictures(), 2), PATCH)
+
+
+def test_a_negative_label_is_refused():
+    batch = in_batches(pictures(), 2)[0]
+    batch.labels[0, 0, 0] = -1
+    with pytest.raises(BadInput, match="is -1; give a class map"):
+        evaluate(conv_victim(), [batch], PATCH)

@@ -8,10 +8,10 @@ from segpatch.latency import Timing, interleaved, ratio
 CPU = torch.device("cpu")
 
 
-def test_actions_run_in_turn_after_one_round_that_is_not_counted():
+def test_actions_run_in_turn_after_two_rounds_that_are_not_counted():
     order = []
     timings = interleaved({name: lambda name=name: order.append(name) for name in "ab"}, 3, CPU)
-    assert order == list("ab") * 4
+    assert order == list("ab") * 5
     assert [len(timings[name].seconds) for name in "ab"] == [3, 3]
 
 

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from reference import LAW, confusion_loop, iou_loop, miou_loop
+from segpatch.errors import BadInput
 from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
 from segpatch.types import IGNORE
 
@@ -99,3 +100,10 @@ def test_perfect_and_useless_predictions():
     assert float(miou(right)) == float(pixel_accuracy(right)) == 1
     wrong = confusion_matrix((LABELS + 1) % K, LABELS, K).sum(0)
     assert float(miou(wrong)) == float(pixel_accuracy(wrong)) == 0
+
+
+def test_a_label_that_is_no_class_is_refused():
+    labels = torch.tensor([[[0, 4], [1, IGNORE]]])
+    assert confusion_matrix(torch.zeros_like(labels), labels, 5).sum() == 3
+    with pytest.raises(BadInput, match=r"no truth\); got 4"):
+        confusion_matrix(torch.zeros_like(labels), labels, 4)

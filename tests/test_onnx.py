@@ -20,7 +20,7 @@ from segpatch.models.load import load_victim, load_victims
 from segpatch.models.onnx import METADATA, onnx_victim
 from segpatch.models.settings import Settings, class_facts
 from segpatch.models.victim import IMAGENET_MEAN
-from segpatch.studies.matrix import MatrixPlan, planned_patches
+from segpatch.studies.planned import MatrixPlan, planned_patches
 from tiny import CLASSES, TINY, conv_victim, in_batches, pictures
 
 IMAGES = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))

@@ -44,7 +44,7 @@ def test_a_run_holds_the_patch_and_how_it_was_made(images: SplitImages, tmp_path
     assert torch.equal(patch.pixels, train_patch([conv_victim()], images, CONFIG).pixels)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     results = {"patch.safetensors", "patch.png", "steps.jsonl", "warnings.json"}
-    assert names == {"config.json", "environment.json"} | results
+    assert names == {"config.json", "environment.json", "run.lock"} | results
     config = read_json(tmp_path / "run/config.json")
     assert config["config"]["steps"] == 8 and config["config"]["crop"] == [10, 10]
     assert config["data"]["split"] == "train" and config["victims"][0]["network"] == "conv"

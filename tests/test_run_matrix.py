@@ -12,7 +12,8 @@ from segpatch.errors import BadInput, Missing
 from segpatch.patch import FULL_RANGE, Patch, grey_patch, load_patch, random_patch, save_patch
 from segpatch.results import TransferResult, read_scores, read_transfer
 from segpatch.studies.attack import run_attack
-from segpatch.studies.matrix import MatrixPlan, control_patches, measured_indices, planned_patches, run_matrix
+from segpatch.studies.matrix import control_patches, measured_indices, run_matrix
+from segpatch.studies.planned import MatrixPlan, planned_patches
 from segpatch.studies.progress import Progress
 from tiny import TINY, conv_victim, learnable_dataset, pictures
 

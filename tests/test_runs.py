@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from segpatch import runs
 from segpatch.errors import BadInput, SegpatchError
-from segpatch.runs import Run, environment, open_run, read_json, read_steps, write_json
+from segpatch.runs import LOCK, Run, environment, open_run, read_json, read_steps, write_json
 
 CONFIG = {"command": "attack", "argv": "segpatch attack", "config": {"steps": 3, "size": (4, 5)}}
 RESULT = "patch.safetensors"
@@ -66,19 +68,20 @@ def test_resume_starts_what_does_not_exist(tmp_path: Path):
 
 
 def test_overwrite_removes_what_was_there(tmp_path: Path):
-    run = open_run(tmp_path / "run", CONFIG, RESULT)
-    run.append_step({"step": 1})
-    (tmp_path / "run" / RESULT).write_text("old")
+    with open_run(tmp_path / "run", CONFIG, RESULT) as run:
+        run.append_step({"step": 1})
+        (tmp_path / "run" / RESULT).write_text("old")
+        (tmp_path / "run/cells/one").mkdir(parents=True)
     again = open_run(tmp_path / "run", {"command": "fit"}, RESULT, overwrite=True)
-    assert sorted(path.name for path in again.directory.iterdir()) == ["config.json", "environment.json"]
+    assert sorted(path.name for path in again.directory.iterdir()) == ["config.json", "environment.json", LOCK]
     assert read_json(again.directory / "config.json") == {"command": "fit"}
 
 
 def test_the_result_makes_a_run_finished(tmp_path: Path):
-    run = open_run(tmp_path / "run", CONFIG, RESULT)
-    run.save_state(1, {}, {})
-    (run.directory / RESULT).write_text("done")
-    run.finish()
+    with open_run(tmp_path / "run", CONFIG, RESULT) as run:
+        run.save_state(1, {}, {})
+        (run.directory / RESULT).write_text("done")
+        run.finish()
     assert run.finished and not (run.directory / "state.safetensors").exists()
     assert open_run(tmp_path / "run", CONFIG, RESULT, resume=True).finished
 
@@ -210,8 +213,7 @@ def test_bad_input_before_the_first_step_leaves_no_run(tmp_path: Path):
 
 
 def test_a_run_that_has_begun_is_kept(tmp_path: Path):
-    run = open_run(tmp_path / "run", CONFIG, RESULT)
-    with pytest.raises(KeyboardInterrupt), run.kept_if_begun():
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "run", CONFIG, RESULT) as run, run.kept_if_begun():
         raise KeyboardInterrupt
     again = open_run(tmp_path / "run", CONFIG, RESULT, resume=True)
     with pytest.raises(BadInput), again.kept_if_begun():
@@ -222,3 +224,28 @@ def test_a_run_that_has_begun_is_kept(tmp_path: Path):
         raise BadInput("a label is missing")
     assert {path.name for path in tmp_path.iterdir()} == {"run", "other"}
     assert runs.read_steps(fresh.directory) == [{"step": 1}]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from segpatch.runs import open_run
+with open_run(Path(sys.argv[1]), {"command": "attack"}, "patch.safetensors", resume=True):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path: Path):
+    config = {"command": "attack"}
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        for how in ({"resume": True}, {"overwrite": True}, {}):
+            with pytest.raises(BadInput, match=r"another process is writing to .*run; wait until it is done"):
+                open_run(tmp_path / "run", config, RESULT, **how)
+        other.kill()
+    with open_run(tmp_path / "run", config, RESULT, resume=True, patience=20) as run:
+        assert not run.finished
+        with pytest.raises(BadInput, match="another process is writing"):
+            open_run(tmp_path / "run", config, RESULT, resume=True)
+    open_run(tmp_path / "run", config, RESULT, overwrite=True)

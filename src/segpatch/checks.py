@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from segpatch.attack import Step
 from segpatch.attack_config import AttackConfig
+from segpatch.attack_step import Step
 from segpatch.memory import memory_warning
 from segpatch.models.victim import Victim
 from segpatch.transfer import Cell, TransferMatrix

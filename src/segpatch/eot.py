@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segpatch.compositing import centre_region, cover, draw_region, paste
@@ -119,24 +120,84 @@ def draw_placement(
     )
 
 
-def apply_placement(image: Tensor, labels: Tensor, patch: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
-    """The patched image (3, H, W) and labels (H, W), IGNORE wherever the patch shows.
+@dataclass(frozen=True)
+class Appearance:
+    """A placement worked out for a patch of one size, without its pixels: what can be made ready before a step.
 
-    Differentiable in the patch (3, h, w). A changed patch is warped by the homography of its corners and
-    blended at its edge; noise is replayed from the placement's own seed.
+    alpha (1, h', w'): how much of the region's pixels is patch; grid (1, h', w', 2): where in the patch they come
+    from, as torch.nn.functional.grid_sample takes it; noise (3, h, w). None for a patch pasted as it is.
     """
-    region = placement.region
+
+    placement: Placement
+    alpha: Tensor | None = None
+    grid: Tensor | None = None
+    noise: Tensor | None = None
+
+    @property
+    def at(self) -> tuple[slice, slice, slice]:
+        """The region of an image (3, H, W): all channels, its rows and columns."""
+        region = self.placement.region
+        rows = slice(region.top, region.top + region.height)
+        return slice(None), rows, slice(region.left, region.left + region.width)
+
+    def cover(self, labels: Tensor) -> Tensor:
+        """New labels (H, W), IGNORE wherever the patch shows."""
+        if self.alpha is None:
+            return cover(labels, self.placement.region)
+        labels = labels.clone()
+        inside = labels[self.at[1:]]
+        labels[self.at[1:]] = torch.where(self.alpha[0].to(labels.device) > 0, IGNORE, inside)
+        return labels
+
+    def over(self, under: Tensor, patch: Tensor) -> Tensor:
+        """The region with the patch (3, h, w) in it (3, h', w'), of what is under it, of the same shape.
+
+        Differentiable in the patch, which is warped by the homography of its corners and blended at its edge.
+        """
+        if self.alpha is None or self.grid is None:
+            return patch.to(under.dtype)
+        placement, mid_grey = self.placement, 0.5
+        shown = (patch - mid_grey) * placement.contrast + mid_grey + placement.brightness
+        if self.noise is not None:
+            shown = shown + placement.noise * self.noise.to(patch)
+        warped, alpha = _sample(shown.clamp(0, 1), self.grid.to(patch)), self.alpha.to(patch)
+        # Written with `where`, so that pixels which the patch does not touch keep their bits.
+        return torch.where(alpha > 0, warped + (1 - alpha) * under, under)
+
+
+def appearance(placement: Placement, patch_size: tuple[int, int]) -> Appearance:
+    """How a patch (h, w) appears at a placement; noise is replayed from the placement's own seed."""
     if placement.corners is None:
-        return paste(image, patch, region), cover(labels, region)
-    warped, alpha = _warp(patch, placement)
-    rows = slice(region.top, region.top + region.height)
-    columns = slice(region.left, region.left + region.width)
-    under = image[:, rows, columns]
-    # Written with `where`, so that pixels which the patch does not touch keep their bits.
-    inside = torch.where(alpha > 0, warped + (1 - alpha) * under, under)
-    labels = labels.clone()
-    labels[rows, columns] = torch.where(alpha[0] > 0, IGNORE, labels[rows, columns])
-    return paste(image, inside, region), labels
+        return Appearance(placement)
+    from kornia.geometry.transform import get_perspective_transform
+
+    h, w = patch_size
+    start = torch.tensor([[[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]]], dtype=torch.float64)
+    end = torch.tensor([placement.corners], dtype=torch.float64)
+    back = get_perspective_transform(end, start)[0]
+    height, width = placement.region.height, placement.region.width
+    y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
+    source = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ back.T
+    source = source[..., :2] / source[..., 2:]
+    grid = (source * 2 / torch.tensor([max(1, w - 1), max(1, h - 1)]) - 1).float()[None]
+    noise = None
+    if placement.noise:
+        drawn = generator_at(placement.noise_seed).standard_normal((3, h, w), dtype=np.float32)
+        noise = torch.from_numpy(drawn)
+    return Appearance(placement, _sample(torch.ones(1, h, w), grid), grid, noise)
+
+
+def apply_placement(image: Tensor, labels: Tensor, patch: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
+    """The patched image (3, H, W) and labels (H, W), IGNORE wherever the patch (3, h, w) shows.
+
+    Differentiable in the patch; all pixels that it does not touch keep their bits.
+    """
+    look = appearance(placement, (patch.shape[1], patch.shape[2]))
+    return paste(image, look.over(image[look.at], patch), placement.region), look.cover(labels)
+
+
+def _sample(layers: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(layers[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
 
 
 def _place(place: str, size: tuple[int, int], box: tuple[int, int], generator: np.random.Generator) -> Region:
@@ -156,22 +217,3 @@ def _draw_corners(
         (square + shift) @ turn * generator.uniform(*drawn.scale)
     )
     return corners
-
-
-def _warp(patch: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
-    """The patch as it appears (3, h', w'), already times its opacity, and the opacity (1, h', w')."""
-    from kornia.geometry.transform import get_perspective_transform, warp_perspective
-
-    h, w = patch.shape[-2:]
-    region = placement.region
-    mid_grey = 0.5
-    shown = (patch - mid_grey) * placement.contrast + mid_grey + placement.brightness
-    if placement.noise:
-        noise = generator_at(placement.noise_seed).standard_normal(tuple(patch.shape), dtype=np.float32)
-        shown = shown + placement.noise * torch.from_numpy(noise).to(patch)
-    layers = torch.cat([shown.clamp(0, 1), torch.ones_like(patch[:1])])
-    start = torch.tensor([[[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]]]).to(patch)
-    end = torch.tensor([placement.corners]).to(patch)
-    matrix = get_perspective_transform(start, end)
-    out = warp_perspective(layers[None], matrix, (region.height, region.width), align_corners=True)[0]
-    return out[:3], out[3:]

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segpatch.compositing import centre_region, cover, draw_region, paste
+from segpatch.compositing import centre_region, cover, draw_region
 from segpatch.eot import PLACES, generator_at
-from segpatch.errors import BadInput
+from segpatch.errors import BadInput, SegpatchError
 from segpatch.memory import in_parts_that_fit
 from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
 from segpatch.models.folding import folded
@@ -137,32 +137,36 @@ def evaluate_all(
             done = range(len(names), len(names) + len(batch.names))
             places = [positions[i] for i in done] if positions is not None else done
             regions = [_regions(batch, places, patch, place, seed) for patch in patches]
-            truths = {covered: _covered(batch.labels, covered) for covered in set(regions)}
             for v, victim in enumerate(victims):
                 classes = len(victim.label_classes.names)
                 _must_be_classes(batch, classes, victim)
-                clean = in_parts.predict(victim, batch.images)
-                whole = confusion_matrix(clean, batch.labels, classes)
-                outside = {at: confusion_matrix(clean, truth, classes) for at, truth in truths.items()}
+                labels = batch.labels.to(victim.device, torch.uint8)
+                truths = {covered: _covered(labels, covered) for covered in set(regions)}
+                x = victim.prepared(batch.images)
+                clean = in_parts.predict(victim, x)
+                whole = confusion_matrix(clean, labels, classes).cpu()
+                outside = {at: whole - _under(clean, labels, at, classes) for at in truths}
                 for p, patch in enumerate(patches):
-                    patched = clean
-                    if patch is not None:
-                        patched = in_parts.predict(victim, _pasted(batch.images, patch, regions[p]))
-                    attacked = confusion_matrix(patched, truths[regions[p]], classes)
+                    if patch is None:
+                        rows[p, v].append((whole, whole, whole))
+                        continue
+                    patched = in_parts.predict(victim, _pasted(x, victim.prepared(patch.pixels[None]), regions[p]))
+                    attacked = confusion_matrix(patched, truths[regions[p]], classes).cpu()
                     rows[p, v].append((whole, outside[regions[p]], attacked))
-                    if on_picture and patch is not None:
-                        for i in (i for i, name in enumerate(batch.names) if name in pictures):
-                            on_picture(
-                                Picture(
-                                    batch.names[i],
-                                    patch.name,
-                                    victim.name,
-                                    batch.labels[i].to(torch.uint8),
-                                    clean[i],
-                                    patched[i],
-                                    regions[p][i],
-                                )
+                    if on_picture is None:
+                        continue
+                    for i in (i for i, name in enumerate(batch.names) if name in pictures):
+                        on_picture(
+                            Picture(
+                                batch.names[i],
+                                patch.name,
+                                victim.name,
+                                labels[i].cpu(),
+                                clean[i].cpu(),
+                                patched[i].cpu(),
+                                regions[p][i],
                             )
+                        )
             names += batch.names
             if on_image:
                 on_image(len(names))
@@ -194,37 +198,46 @@ def _joined(parts: Sequence[Scores], order: Tensor) -> Scores:
 
 def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
     """Predicted class ids (B, H, W) uint8 on the CPU, of images (B, 3, H, W) in [0, 1]."""
-    device = next(iter(victim.module.parameters()), images).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        raw = victim.raw(images.to(device))
+    return _predict(victim, victim.prepared(images), precision).cpu()
+
+
+def _predict(victim: Victim, x: Tensor, precision: str) -> Tensor:
+    """Predicted class ids (B, H, W) uint8 on the victim's device, of its prepared images (B, 3, H, W)."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        raw = victim.raw_of(x)
     if raw.logits.shape[1] != len(victim.classes):
         raise BadInput(
             f"{victim.name} returned logits of {raw.logits.shape[1]} classes, but its class set "
             f"{victim.classes.name!r} has {len(victim.classes)}; give the right classes="
         )
+    if not bool(raw.logits.isfinite().all()):
+        raise SegpatchError(
+            f"{victim.name} returned logits that are not finite; check its checkpoint and its preprocessing, and "
+            "measure with --precision fp32"
+        )
     return resized_prediction(
         raw.logits,
-        (images.shape[-2], images.shape[-1]),
+        (x.shape[-2], x.shape[-1]),
         size=raw.size,
         align_corners=victim.align_corners,
         merge=victim.merge,
-    ).cpu()
+    )
 
 
 @dataclass
 class _InParts:
-    """Prediction of `part` images at a time (None: all), halved for good when memory runs out."""
+    """Prediction of `part` prepared images at a time (None: all), halved for good when memory runs out."""
 
     precision: str
     on_smaller: Callable[[int], None] | None
     part: int | None = None
 
-    def predict(self, victim: Victim, images: Tensor) -> Tensor:
+    def predict(self, victim: Victim, x: Tensor) -> Tensor:
         def whole(part: int) -> Tensor:
-            return torch.cat([predict(victim, some, self.precision) for some in torch.split(images, part)])
+            return torch.cat([_predict(victim, some, self.precision) for some in torch.split(x, part)])
 
-        part = self.part or len(images)
-        predicted, fitting = in_parts_that_fit(whole, part, len(images))
+        part = self.part or len(x)
+        predicted, fitting = in_parts_that_fit(whole, part, len(x))
         if fitting < part:
             self.part = fitting
             if self.on_smaller:
@@ -247,16 +260,29 @@ def _covered(labels: Tensor, regions: Sequence[Region]) -> Tensor:
     return torch.stack([cover(label, region) for label, region in zip(labels, regions, strict=True)])
 
 
-def _pasted(images: Tensor, patch: Patch, regions: Sequence[Region]) -> Tensor:
-    return torch.stack([paste(image, patch.pixels, region) for image, region in zip(images, regions, strict=True)])
+def _pasted(x: Tensor, shown: Tensor, regions: Sequence[Region]) -> Tensor:
+    """Prepared images (B, 3, H, W) with a prepared patch (1, 3, h, w) in each at its region."""
+    out = x.clone()
+    for image, (top, left, height, width) in zip(out, regions, strict=True):
+        image[:, top : top + height, left : left + width] = shown[0]
+    return out
+
+
+def _under(predicted: Tensor, labels: Tensor, regions: Sequence[Region], classes: int) -> Tensor:
+    """The confusion matrices (B, K, K), on the CPU, of what the regions cover."""
+    parts = []
+    for i, (top, left, height, width) in enumerate(regions):
+        at = (slice(i, i + 1), slice(top, top + height), slice(left, left + width))
+        parts.append(confusion_matrix(predicted[at], labels[at], classes))
+    return torch.cat(parts).cpu()
 
 
 def _must_be_classes(batch: Batch, classes: int, victim: Victim) -> None:
-    counted = batch.labels[batch.labels != IGNORE]
-    if len(counted) and int(counted.max()) >= classes:
+    lowest, highest = torch.where(batch.labels == IGNORE, 0, batch.labels).aminmax()
+    if int(highest) >= classes or int(lowest) < 0:
         raise BadInput(
             f"{victim.name} predicts {classes} classes, but a label of {batch.names[0]} and its batch is "
-            f"{int(counted.max())}; give a class map"
+            f"{int(highest if highest >= classes else lowest)}; give a class map"
         )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from segpatch.heap import give_back
 
 Action = Callable[[], object]
 
@@ -36,15 +38,28 @@ class Ratio:
     high: float
 
 
-def interleaved(actions: Mapping[str, Action], repeats: int, device: torch.device) -> dict[str, Timing]:
-    """The timing of every action, run in turn `repeats` times after one round that is not counted.
+def interleaved(
+    actions: Mapping[str, Action],
+    repeats: int,
+    device: torch.device,
+    before: Mapping[str, Action] | None = None,
+) -> dict[str, Timing]:
+    """The timing of every action, run in turn `repeats` times after two rounds that are not counted.
 
-    In turn, so that a machine that grows slower or faster does so for all of them. Memory is of that first round.
+    In turn, so that a machine that grows slower or faster does so for all of them. Memory is of the second of the
+    rounds that are not counted: what the first one leaves for good, such as a library's own buffers, is no
+    action's. before: what is done, untimed, right before an action.
     """
-    peaks = {name: _peak(action, device) for name, action in actions.items()}
+    ready = before or {}
+    for _ in range(2):
+        peaks = {}
+        for name, action in actions.items():
+            ready.get(name, int)()
+            peaks[name] = _peak(action, device)
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(repeats):
         for name, action in actions.items():
+            ready.get(name, int)()
             start = _now(device)
             action()
             seconds[name].append(_now(device) - start)
@@ -64,7 +79,7 @@ def _now(device: torch.device) -> float:
 
 
 def _peak(action: Action, device: torch.device) -> int:
-    """Bytes above the level before, at the highest; on a CPU sampled every millisecond from the resident set."""
+    """Bytes above the level before, at the highest; on a CPU the resident set's high-water mark (Linux only)."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -72,28 +87,18 @@ def _peak(action: Action, device: torch.device) -> int:
         action()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    done = threading.Event()
-    before = highest = _resident()
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.001):
-            highest = max(highest, _resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        action()
-    finally:
-        done.set()
-        watcher.join()
-    return highest - before
+    give_back()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # sets the mark to what is resident now
+    before = resident()
+    action()
+    return resident("VmHWM") - before
 
 
-def _resident() -> int:
-    """Bytes of the process in memory, or 0 where the system does not say (it is no Linux)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * 4096
+def resident(what: str = "VmRSS") -> int:
+    """Bytes of the process in memory now, or at most (VmHWM); 0 where the system does not say (it is no Linux)."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(what):
+                return int(line.split()[1]) * 1024
+    return 0

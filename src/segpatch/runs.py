@@ -1,5 +1,6 @@
 """Run directories: what was asked, on what machine, what happened step by step, and how to go on.
 
+run.lock           held by the process that writes here; a killed process does not keep it
 config.json        the resolved configuration, enough to run it again
 environment.json   versions, device, git revision
 steps.jsonl        one line a step
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -30,23 +32,32 @@ from segpatch.errors import BadInput, SegpatchError
 from segpatch.models.checkpoints import write_whole
 from segpatch.processes import ALONE, Processes
 
+LOCK = "run.lock"
 STATE_EVERY_STEPS = 50
 STATE_EVERY_SECONDS = 30.0
 
 
 @dataclass
 class Run:
-    """An open run directory. finished: its result is already there.
+    """An open run directory, this process's alone until it is left (`with open_run(...) as run`).
 
-    Of several processes the first one writes; all may call everything here.
+    finished: its result is already there. Of several processes the first one writes; all may call everything here.
     """
 
     directory: Path
     finished: bool = False
     processes: Processes = ALONE
     _new: bool = False
+    _lock: BaseFileLock | None = None
     _saved_step: int = 0
     _saved_at: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def append_step(self, row: Mapping[str, Any]) -> None:
         """Adds a line to steps.jsonl."""
@@ -118,26 +129,67 @@ def open_run(
     resume: bool = False,
     overwrite: bool = False,
     processes: Processes = ALONE,
+    patience: float = 0.0,
 ) -> Run:
     """A run directory to write to, with config.json and environment.json in it.
 
     result: the file whose presence means that the run is finished. An existing run is refused (BadInput)
     unless `resume` (then its config must be the same, but for "argv") or `overwrite` (then it is removed
-    first). A directory that holds something else than a run is never touched.
+    first). A directory that holds something else than a run is never touched, and one that another process
+    writes to is refused, after `patience` seconds.
     """
-    finished, new = processes.by_first(lambda: _prepare(directory, _plain(config), result, resume, overwrite))
-    return Run(directory, finished, processes, _new=new and processes.first)
+    locks: list[BaseFileLock] = []
+
+    def prepare() -> tuple[bool, bool]:
+        locks.append(_locked(directory, patience))
+        try:
+            return _prepare(directory, _plain(config), result, resume, overwrite)
+        except BaseException:
+            locks.pop().release()
+            raise
+
+    finished, new = processes.by_first(prepare)
+    return Run(directory, finished, processes, _new=new and processes.first, _lock=locks[0] if locks else None)
+
+
+def _locked(directory: Path, patience: float) -> BaseFileLock:
+    """The lock of a directory, which is made where it is not there; refused where another process has it."""
+    _refuse_other(directory)
+    with guarded(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(directory / LOCK, timeout=patience)
+            lock.acquire()
+        except Timeout as error:
+            raise BadInput(
+                f"another process is writing to {directory}; wait until it is done, or choose another --out"
+            ) from error
+    return lock
+
+
+def _refuse_other(directory: Path) -> None:
+    """BadInput for what is there and is no run."""
+    if not directory.exists() or (directory / "config.json").is_file():
+        return
+    if not directory.is_dir() or _holds(directory):
+        raise BadInput(f"{directory} exists and is no segpatch run; choose another --out")
+
+
+def _holds(directory: Path) -> bool:
+    return any(entry.name != LOCK for entry in directory.iterdir())
 
 
 def _prepare(
     directory: Path, config: Mapping[str, Any], result: str, resume: bool, overwrite: bool
 ) -> tuple[bool, bool]:
     """Whether the run is finished, and whether its directory is new."""
-    held = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-    if held and not (directory / "config.json").is_file():
-        raise BadInput(f"{directory} exists and is no segpatch run; choose another --out")
+    held = _holds(directory)
     if held and overwrite:
-        shutil.rmtree(directory)
+        for entry in directory.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
     elif held and not resume:
         raise BadInput(f"{directory} already holds a run; use --resume, --overwrite or another --out")
     elif held:
@@ -149,8 +201,6 @@ def _prepare(
                 "or choose another --out"
             )
         return (directory / result).exists(), False
-    with guarded(directory):
-        directory.mkdir(parents=True, exist_ok=True)
     with Run(directory, _new=True).kept_if_begun():
         write_json(directory / "environment.json", environment())
         write_json(directory / "config.json", config)

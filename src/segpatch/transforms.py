@@ -66,7 +66,7 @@ def draw_scene(eot: SceneEOT, height: int, width: int, generator: np.random.Gene
 
 
 def apply_scene(image: Tensor, scene: Scene) -> Tensor:
-    """The transformed image (3, h, w) float, of an image (3, H, W) in [0, 1]; padding is black (0).
+    """The transformed image (3, h, w) float, of an image (3, H, W) uint8 or in [0, 1]; padding is black (0).
 
     Bilinear without smoothing, pixel centres at half integers, as OpenCV and torch (align_corners=False).
     """
@@ -74,9 +74,15 @@ def apply_scene(image: Tensor, scene: Scene) -> Tensor:
     left, right, along_columns, inside_columns = _bilinear(
         image.shape[2], scene.scaled[1], scene.left, scene.size[1]
     )
-    rows = torch.lerp(image[:, top], image[:, bottom], along_rows.to(image.dtype).view(1, -1, 1))
-    out = torch.lerp(rows[:, :, left], rows[:, :, right], along_columns.to(image.dtype))
-    out = torch.where(inside_rows.view(-1, 1) & inside_columns, out, 0.0)
+    # Only what the crop shows is looked at, rows first: a row lies together in memory.
+    first, last = int(left[0]), int(right[-1]) + 1
+    seen = image[:, :, first:last]
+    low, high = (as_float(seen.index_select(1, rows.to(image.device))) for rows in (top, bottom))
+    rows = low.lerp_(high, along_rows.to(low).view(1, -1, 1))
+    low, high = (_columns(rows, columns - first) for columns in (left, right))
+    out = low.lerp_(high, along_columns.to(low))
+    if not bool(inside_rows[-1] & inside_columns[-1]):
+        out = torch.where((inside_rows.view(-1, 1) & inside_columns).to(image.device), out, 0.0)
     return out.flip(-1) if scene.flip else out
 
 
@@ -84,14 +90,20 @@ def apply_scene_to_labels(labels: Tensor, scene: Scene) -> Tensor:
     """The transformed labels (h, w), of labels (H, W): nearest pixel; padding is IGNORE."""
     rows, inside_rows = _nearest(labels.shape[0], scene.scaled[0], scene.top, scene.size[0])
     columns, inside_columns = _nearest(labels.shape[1], scene.scaled[1], scene.left, scene.size[1])
-    out = labels[rows][:, columns]
-    out = torch.where(inside_rows.view(-1, 1) & inside_columns, out, IGNORE)
+    out = _columns(labels.index_select(0, rows.to(labels.device)), columns)
+    if not bool(inside_rows[-1] & inside_columns[-1]):
+        out = torch.where((inside_rows.view(-1, 1) & inside_columns).to(labels.device), out, IGNORE)
     return out.flip(-1) if scene.flip else out
 
 
 def as_float(image: Tensor) -> Tensor:
     """The image in [0, 1], of one in uint8 0..255 or already in [0, 1]."""
     return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _columns(image: Tensor, columns: Tensor) -> Tensor:
+    """These columns of an image (..., H, W); on a CPU five times as fast as index_select along the last axis."""
+    return image.gather(-1, columns.to(image.device).expand(*image.shape[:-1], -1))
 
 
 def _positions(length: int, scaled: int, start: int, size: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from functools import partial
 
 import typer
 
+from segpatch import heap
 from segpatch.cli import bench, measure, models, things, train
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.processes import Processes, join, leave
@@ -46,6 +47,7 @@ def main() -> None:
 
     Of the processes that torchrun starts, the first one prints.
     """
+    heap.keep()
     processes = join()
     if not processes.first:
         sys.stdout = io.StringIO()

@@ -38,7 +38,8 @@ def evaluate(
     """Measure one patch on one network, beside its controls."""
     from segpatch.cli.loading import open_victim_and_data
     from segpatch.patch import load_patch
-    from segpatch.studies.matrix import MatrixPlan, run_matrix
+    from segpatch.studies.matrix import run_matrix
+    from segpatch.studies.planned import MatrixPlan
 
     processes: Processes = context.obj
     network, dataset = processes.together(
@@ -97,6 +98,9 @@ def transfer(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "fp32",
+    ray: Annotated[
+        str | None, typer.Option(help="Train patches side by side on Ray: local, or an address.")
+    ] = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -107,7 +111,8 @@ def transfer(
     from segpatch.cli.loading import open_victims_and_data
     from segpatch.patch import load_patch
     from segpatch.studies.estimate import estimate_matrix
-    from segpatch.studies.matrix import MatrixPlan, run_matrix
+    from segpatch.studies.matrix import run_matrix
+    from segpatch.studies.planned import MatrixPlan
 
     processes: Processes = context.obj
     networks, dataset = processes.together(
@@ -155,6 +160,7 @@ def transfer(
         overwrite=overwrite,
         on_progress=ProgressPrinter(quiet or not processes.first),
         processes=processes,
+        ray=ray,
     )
     _print(result, out, as_json)
 

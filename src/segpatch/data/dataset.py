@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections import deque
@@ -130,10 +131,11 @@ def batches(
     return _stream(wanted, batch_size, workers)
 
 
-def order(seed: int, epoch: int, n: int) -> list[int]:
+@functools.lru_cache(maxsize=8)
+def order(seed: int, epoch: int, n: int) -> tuple[int, ...]:
     """The order in which an epoch visits n images: a function of (seed, epoch) alone."""
     sequence = np.random.SeedSequence([seed, epoch, _ORDER])
-    return [int(index) for index in np.random.default_rng(sequence).permutation(n)]
+    return tuple(np.random.default_rng(sequence).permutation(n).tolist())
 
 
 def cached(dataset: Dataset, budget_bytes: int = DEFAULT_CACHE_BYTES) -> Dataset:

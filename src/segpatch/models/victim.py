@@ -103,12 +103,16 @@ class Victim:
         return self.class_map.target if self.class_map else self.classes
 
     @property
+    def device(self) -> torch.device:
+        """Where the module's weights are; the CPU for a module without any."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @property
     def merge(self) -> Tensor | None:
         """The class of the data set that each class of the network belongs to (K,), or None without a map."""
         if self.class_map is None:
             return None
-        device = next((p.device for p in self.module.parameters()), None)
-        return torch.tensor(self.class_map.table, device=device)
+        return torch.tensor(self.class_map.table, device=self.device)
 
     @property
     def differentiable(self) -> bool:
@@ -136,9 +140,17 @@ class Victim:
 
     def raw(self, images: Tensor) -> Raw:
         """What the network itself makes of images (B, 3, H, W) RGB in [0, 1], before resize, cut and class map."""
-        x = self.normalise(images)
+        return self.raw_of(self.prepared(images))
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """The images (B, 3, H, W) as the network takes them: normalised, of its type, in its memory order."""
         weight = next(self.module.parameters(), None)
+        x = self.normalise(images.to(self.device))
         x = x if weight is None else x.to(weight.dtype)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def raw_of(self, x: Tensor) -> Raw:
+        """What the network itself makes of `prepared` images (B, 3, H, W)."""
         if self.window is None:
             return self._raw(x)
         logits = slide(
@@ -160,12 +172,21 @@ class Victim:
         std = images.new_tensor(self.std).view(3, 1, 1)
         if self.channel_order == "bgr":
             images = images.flip(1)
-        return (images * self.value_range - mean) / std
+        if self.value_range != 1:
+            images = images * self.value_range
+        return (images - mean).div_(std)
+
+    def gradient_of_images(self, gradient: Tensor) -> Tensor:
+        """The gradient of images (..., 3, H, W) in [0, 1], from that of the normalised ones."""
+        scale = self.value_range / gradient.new_tensor(self.std).view(3, 1, 1)
+        gradient = gradient * scale
+        return gradient.flip(-3) if self.channel_order == "bgr" else gradient
 
     def _raw(self, x: Tensor) -> Raw:
         height, width = x.shape[-2:]
         right, bottom = ((self.size_offset - side) % self.size_multiple for side in (width, height))
-        padded = F.pad(x, (0, right, 0, bottom))  # 0 is the mean colour here
+        # 0 is the mean colour here. A pad of nothing would be a copy.
+        padded = F.pad(x, (0, right, 0, bottom)) if right or bottom else x
         padded = padded.contiguous(memory_format=torch.channels_last)
         own = getattr(self.module, "raw_logits", None) if self.output is None else None
         logits = own(padded) if own else pick_output(self.module(padded), self.output)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segpatch.attack import AttackState, Step, train_patch
+from segpatch.attack import AttackState, train_patch
 from segpatch.attack_config import AttackConfig, resolve
+from segpatch.attack_step import Step
 from segpatch.checks import check_training
 from segpatch.data.images import SplitImages
 from segpatch.errors import Lost
@@ -36,54 +37,59 @@ def run_attack(
     overwrite: bool = False,
     on_progress: OnProgress = silent,
     processes: Processes = ALONE,
+    patience: float = 0.0,
 ) -> Patch:
     """Trains a patch into a run directory: patch.safetensors, patch.png, steps.jsonl, warnings.json.
 
     Interrupted (Ctrl-C), the state is saved and the interrupt passed on; `resume` then gives the same bits as
     a run that was never stopped, in as many processes. A finished run is read, not run again.
+    patience: seconds to wait where another process has the directory.
     """
     config = resolve(config, images, victims)
     record = attack_record(victims, images, config)
-    run = open_run(out, record, PATCH_FILE, resume=resume, overwrite=overwrite, processes=processes)
-    if run.finished:
-        return load_patch(out)
-    latest = _load(run)
+    opened = open_run(
+        out, record, PATCH_FILE, resume=resume, overwrite=overwrite, processes=processes, patience=patience
+    )
+    with opened as run:
+        if run.finished:
+            return load_patch(out)
+        latest = _load(run)
 
-    def keep(state: AttackState) -> None:
-        nonlocal latest
-        latest = state
-        if run.state_is_due(state.step):
-            _save(run, state)
+        def keep(state: AttackState) -> None:
+            nonlocal latest
+            latest = state
+            if run.state_is_due(state.step):
+                _save(run, state)
 
-    name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
-    asked = config.micro_batch or config.batch_size or 1
+        name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
+        asked = config.micro_batch or config.batch_size or 1
 
-    def report(step: Step) -> None:
-        run.append_step(step._asdict())
-        note = f"loss {step.loss:.3f}, {step.correct:.1%} of pixels right"
-        if step.micro_batch < asked:
-            note += f", for want of memory {step.micro_batch} at a time"
-        on_progress(Progress(f"attack {name}", step.step, config.steps or 0, note))
+        def report(step: Step) -> None:
+            run.append_step(step._asdict())
+            note = f"loss {step.loss:.3f}, {step.correct:.1%} of pixels right"
+            if step.micro_batch < asked:
+                note += f", for want of memory {step.micro_batch} at a time"
+            on_progress(Progress(f"attack {name}", step.step, config.steps or 0, note))
 
-    try:
-        with run.kept_if_begun(), memory_advice(1):
-            patch = train_patch(
-                victims, images, config, resume=latest, on_step=report, on_state=keep, processes=processes
-            )
-    except (KeyboardInterrupt, Lost):
-        if latest:
-            _save(run, latest)
-        raise
-    patch = replace(patch, origin={**patch.origin, "data": data_record(images)})
+        try:
+            with run.kept_if_begun(), memory_advice(1):
+                patch = train_patch(
+                    victims, images, config, resume=latest, on_step=report, on_state=keep, processes=processes
+                )
+        except (KeyboardInterrupt, Lost):
+            if latest:
+                _save(run, latest)
+            raise
+        patch = replace(patch, origin={**patch.origin, "data": data_record(images)})
 
-    def write() -> None:
-        steps = [Step(**row) for row in read_steps(out)]
-        write_json(out / "warnings.json", check_training(patch.name, steps, config))
-        save_patch(patch, out / PATCH_FILE)
+        def write() -> None:
+            steps = [Step(**row) for row in read_steps(out)]
+            write_json(out / "warnings.json", check_training(patch.name, steps, config))
+            save_patch(patch, out / PATCH_FILE)
 
-    processes.by_first(write)
-    run.finish()
-    return patch
+        processes.by_first(write)
+        run.finish()
+        return patch
 
 
 def training_warnings(directory: Path) -> list[str]:

@@ -8,7 +8,8 @@ from segpatch.data import cached, open_data
 from segpatch.errors import Missing
 from segpatch.models.load import load_victim, shipped
 from segpatch.results import TransferResult
-from segpatch.studies.matrix import MatrixPlan, run_matrix
+from segpatch.studies.matrix import run_matrix
+from segpatch.studies.planned import MatrixPlan
 from segpatch.studies.progress import OnProgress, silent
 
 PLAN = MatrixPlan(

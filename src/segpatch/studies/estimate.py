@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from segpatch.attack import patch_gradient
 from segpatch.attack_config import AttackConfig, resolve
+from segpatch.attack_step import draw_samples, patch_gradient
 from segpatch.data import Dataset
 from segpatch.data.images import SplitImages, split_images
 from segpatch.evaluation import predict
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, random_pixels
-from segpatch.studies.matrix import MatrixPlan, measured_indices, planned_patches
+from segpatch.studies.matrix import measured_indices
+from segpatch.studies.planned import MatrixPlan, planned_patches
 from segpatch.transforms import as_float
 
 
@@ -72,8 +73,15 @@ def _step_seconds(victims: Sequence[Victim], images: SplitImages, config: Attack
     assert config.patch_size
     pixels = random_pixels(config.patch_size, config.range, config.seed)
     small = replace(config, batch_size=min(2, config.batch_size or 1))
-    indices = range(len(images))
-    seconds = _seconds(lambda: patch_gradient(victims, images, indices, pixels, 0, small))
+    device = victims[0].device
+    pixels = pixels.to(device)
+
+    def step() -> object:
+        return patch_gradient(
+            victims, pixels, small, lambda: draw_samples(images, range(len(images)), 0, small, device=device)
+        )
+
+    seconds = _seconds(step)
     return seconds * (config.batch_size or 1) / (small.batch_size or 1)
 
 

@@ -63,64 +63,64 @@ def run_fit(
         "data": data_record(train),
         "held_out": data_record(held_out),
     }
-    run = open_run(out, record, NETWORK_FILE, resume=resume, overwrite=overwrite, processes=processes)
-    if run.finished:
-        return float(read_checkpoint(out / NETWORK_FILE)[1]["clean_miou"])
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        with run.kept_if_begun():
-            module, layout = start(name, len(classes), init)
-    module.to(device)
-    latest = _load(run)
+    with open_run(out, record, NETWORK_FILE, resume=resume, overwrite=overwrite, processes=processes) as run:
+        if run.finished:
+            return float(read_checkpoint(out / NETWORK_FILE)[1]["clean_miou"])
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            with run.kept_if_begun():
+                module, layout = start(name, len(classes), init)
+        module.to(device)
+        latest = _load(run)
 
-    def keep(state: FitState) -> None:
-        nonlocal latest
-        latest = state
-        if run.state_is_due(state.step):
-            _save(run, state)
+        def keep(state: FitState) -> None:
+            nonlocal latest
+            latest = state
+            if run.state_is_due(state.step):
+                _save(run, state)
 
-    def report(step: FitStep) -> None:
-        run.append_step(step._asdict())
-        scored = f", mIoU {step.miou:.3f}" if step.miou == step.miou else ""
-        on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
-        if any(processes.gathered(lambda: bool(interrupts))):
-            raise KeyboardInterrupt
+        def report(step: FitStep) -> None:
+            run.append_step(step._asdict())
+            scored = f", mIoU {step.miou:.3f}" if step.miou == step.miou else ""
+            on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
+            if any(processes.gathered(lambda: bool(interrupts))):
+                raise KeyboardInterrupt
 
-    try:
-        with held_back() as interrupts, run.kept_if_begun(), memory_advice(config.batch_size):
-            state = fit_network(
-                module,
-                lambda m: victim_for(m, name, spec.family, classes),
-                train,
-                held_out,
-                config,
-                resume=latest,
-                on_step=report,
-                on_state=keep,
-                processes=processes,
-            )
-    except KeyboardInterrupt:
-        if latest and len(interrupts) < 2:
-            _save(run, latest)
-        raise
-    module.load_state_dict(state.best)
-    facts = {
-        "network": name,
-        "layout": layout.source,
-        "classes": class_facts(classes),
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
-        "trained_on": str(train),
-        "clean_miou": state.best_miou,
-        "clean_on": str(held_out),
-        "seed": config.seed,
-        "fit": record,
-    }
-    bare = layout.build(len(classes), auxiliary=False)
-    bare.load_state_dict({key: state.best[key] for key in bare.state_dict()})
-    processes.by_first(lambda: write_network(out / NETWORK_FILE, bare, facts, half=half))
-    run.finish()
-    return state.best_miou
+        try:
+            with held_back() as interrupts, run.kept_if_begun(), memory_advice(config.batch_size):
+                state = fit_network(
+                    module,
+                    lambda m: victim_for(m, name, spec.family, classes),
+                    train,
+                    held_out,
+                    config,
+                    resume=latest,
+                    on_step=report,
+                    on_state=keep,
+                    processes=processes,
+                )
+        except KeyboardInterrupt:
+            if latest and len(interrupts) < 2:
+                _save(run, latest)
+            raise
+        module.load_state_dict(state.best)
+        facts = {
+            "network": name,
+            "layout": layout.source,
+            "classes": class_facts(classes),
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+            "trained_on": str(train),
+            "clean_miou": state.best_miou,
+            "clean_on": str(held_out),
+            "seed": config.seed,
+            "fit": record,
+        }
+        bare = layout.build(len(classes), auxiliary=False)
+        bare.load_state_dict({key: state.best[key] for key in bare.state_dict()})
+        processes.by_first(lambda: write_network(out / NETWORK_FILE, bare, facts, half=half))
+        run.finish()
+        return state.best_miou
 
 
 @contextlib.contextmanager

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from segpatch.attack_config import AttackConfig, attack_preset, resolve
+from segpatch.attack_config import resolve
 from segpatch.checks import check_matrix
 from segpatch.data import Dataset, batches
 from segpatch.data.images import SplitImages, spaced, split_images
@@ -32,59 +30,14 @@ from segpatch.results import (
     write_transfer,
 )
 from segpatch.runs import guarded, open_run
-from segpatch.studies.attack import PATCH_FILE, run_attack, training_warnings, victim_facts
+from segpatch.studies.attack import PATCH_FILE, training_warnings, victim_facts
+from segpatch.studies.planned import MatrixPlan, PlannedPatch, planned_patches, train_planned
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.transfer import shared_positions, transfer_matrix
 from segpatch.transforms import as_float
 
 VIDEO_BLOCKS = {"camvid": 10}
 """Consecutive frames that are resampled together; images of other data sets count as independent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatrixPlan:
-    """What to train and how to measure.
-
-    presets, seeds: a patch for each victim, preset and seed, and for each ensemble (tuple of victim names);
-    given: ready patches to measure as well. overrides: fields of AttackConfig that replace the preset's.
-    measured, trained: how many images to use, evenly spaced, None for all; groups: only images of these
-    drives or cities are measured; pictures: scenes to keep index maps of; photographs: whether their images
-    are kept too.
-    """
-
-    presets: tuple[str, ...] = ("paper",)
-    seeds: tuple[int, ...] = (0,)
-    ensembles: tuple[tuple[str, ...], ...] = ()
-    overrides: dict[str, Any] = field(default_factory=dict)
-    train_split: str | None = None
-    split: str | None = None
-    trained: int | None = None
-    measured: int | None = None
-    groups: tuple[str, ...] = ()
-    place: str = "centre"
-    precision: str = "fp32"
-    batch_size: int = 4
-    margin: float = 0.01
-    pictures: int = 4
-    photographs: bool = False
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class PlannedPatch:
-    """A patch to train: on which victims, with which config, in which folder of the run."""
-
-    victims: tuple[Victim, ...]
-    config: AttackConfig
-
-    @property
-    def name(self) -> str:
-        names = "+".join(victim.name for victim in self.victims)
-        return f"{names}/{self.config.preset}/s{self.config.seed}"
-
-    @property
-    def folder(self) -> str:
-        return f"cells/{safe_name(self.name)}"
 
 
 def run_matrix(
@@ -99,12 +52,14 @@ def run_matrix(
     overwrite: bool = False,
     on_progress: OnProgress = silent,
     processes: Processes = ALONE,
+    ray: str | None = None,
 ) -> TransferResult:
     """Trains what the plan names, measures all patches and controls on all victims, writes the run and its page.
 
     The victims must speak the data set's classes (Victim.for_classes). With `resume`, finished patches are
     read, not trained again. processes: train each patch together, measure a share of the images each, and all
     return the result; each writes the index maps of the scenes that it measured, the first one all else.
+    ray: trains patches side by side, see `run_cells`.
     """
     todo = planned_patches(victims, plan)
     images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
@@ -120,133 +75,104 @@ def run_matrix(
         "given": [patch.facts() for patch in given],
     }
     _refuse_early(todo, given, images)
-    run = open_run(out, record, "transfer.json", resume=resume, overwrite=overwrite, processes=processes)
-    if run.finished:
-        if not (out / "report" / "index.html").exists():  # stopped between the result and its page
-            processes.by_first(lambda: write_report(out, out / "report"))
-        return read_transfer(out)
-    with run.kept_if_begun():
-        patches, files, warnings = list(given), {}, []
-        for patch in given:
-            files[patch.name] = f"given/{safe_name(patch.name)}.safetensors"
-        for item in todo:
-            patches.append(
-                run_attack(
-                    item.victims,
-                    images,
-                    item.config,
-                    out / item.folder,
-                    resume=(out / item.folder).exists(),
-                    on_progress=on_progress,
+    with open_run(out, record, "transfer.json", resume=resume, overwrite=overwrite, processes=processes) as run:
+        if run.finished:
+            if not (out / "report" / "index.html").exists():  # stopped between the result and its page
+                processes.by_first(lambda: write_report(out, out / "report"))
+            return read_transfer(out)
+        with run.kept_if_begun():
+            patches, files, warnings = list(given), {}, []
+            for patch in given:
+                files[patch.name] = f"given/{safe_name(patch.name)}.safetensors"
+            patches += train_planned(todo, images, out, ray=ray, on_progress=on_progress, processes=processes)
+            for item in todo:
+                files[item.name] = f"{item.folder}/{PATCH_FILE}"
+                warnings += training_warnings(out / item.folder)
+            controls = control_patches(patches, images, plan.seed)
+            files |= {patch.name: f"controls/{safe_name(patch.name)}.safetensors" for patch in controls}
+
+            def make_ready() -> None:
+                with guarded(out):
+                    for patch in (*controls, *given):
+                        (out / files[patch.name]).parent.mkdir(exist_ok=True)
+                        save_patch(patch, out / files[patch.name])
+                    shutil.rmtree(out / "scenes", ignore_errors=True)
+
+            processes.by_first(make_ready)
+            names = dataset.names(split)
+            groups = [dataset.groups(split)[index] for index in measured]
+            shown = (
+                frozenset(names[measured[i]] for i in spaced(len(measured), plan.pictures))
+                if plan.pictures
+                else frozenset()
+            )
+            block = VIDEO_BLOCKS.get(dataset.kind, 1)
+
+            def show(done: int) -> None:
+                note = f"{len(patches) + len(controls)} patches on {len(victims)} networks"
+                on_progress(Progress("measure", min(done * processes.world, len(measured)), len(measured), note))
+
+            def keep(picture: Picture) -> None:
+                write_picture(out, picture)
+
+            positions = shared_positions(len(measured), plan.batch_size, processes)
+            mine = [measured[at] for at in positions]
+            read = batches(dataset, split, batch_size=plan.batch_size, indices=mine, workers=1)
+            rounds = math.ceil(len(measured) / plan.batch_size / processes.world)
+            at_once = [plan.batch_size]
+            with memory_advice(1):
+                matrix = transfer_matrix(
+                    victims,
+                    processes.in_step(read, rounds),
+                    [*controls, *patches],
+                    groups=groups,
+                    block=block,
+                    margin=plan.margin,
+                    place=plan.place,
+                    seed=plan.seed,
+                    precision=plan.precision,
+                    positions=positions,
+                    on_image=show,
+                    on_picture=keep,
+                    on_smaller=at_once.append,
+                    pictures=shown,
                     processes=processes,
                 )
-            )
-            files[item.name] = f"{item.folder}/{PATCH_FILE}"
-            warnings += training_warnings(out / item.folder)
-        controls = control_patches(patches, images, plan.seed)
-        files |= {patch.name: f"controls/{safe_name(patch.name)}.safetensors" for patch in controls}
-
-        def make_ready() -> None:
-            with guarded(out):
-                for patch in (*controls, *given):
-                    (out / files[patch.name]).parent.mkdir(exist_ok=True)
-                    save_patch(patch, out / files[patch.name])
-                shutil.rmtree(out / "scenes", ignore_errors=True)
-
-        processes.by_first(make_ready)
-        names = dataset.names(split)
-        groups = [dataset.groups(split)[index] for index in measured]
-        shown = (
-            frozenset(names[measured[i]] for i in spaced(len(measured), plan.pictures))
-            if plan.pictures
-            else frozenset()
-        )
-        block = VIDEO_BLOCKS.get(dataset.kind, 1)
-
-        def show(done: int) -> None:
-            note = f"{len(patches) + len(controls)} patches on {len(victims)} networks"
-            on_progress(Progress("measure", min(done * processes.world, len(measured)), len(measured), note))
-
-        def keep(picture: Picture) -> None:
-            write_picture(out, picture)
-
-        positions = shared_positions(len(measured), plan.batch_size, processes)
-        mine = [measured[at] for at in positions]
-        read = batches(dataset, split, batch_size=plan.batch_size, indices=mine, workers=1)
-        rounds = math.ceil(len(measured) / plan.batch_size / processes.world)
-        at_once = [plan.batch_size]
-        with memory_advice(1):
-            matrix = transfer_matrix(
-                victims,
-                processes.in_step(read, rounds),
-                [*controls, *patches],
+            fewest = min(processes.gathered(lambda: min(at_once)))
+            height, width = dataset.size(split)
+            about = DatasetRecord(
+                kind=dataset.kind,
+                split=split,
+                images=len(measured),
+                height=height,
+                width=width,
+                fingerprint=dataset.fingerprint(split),
+                class_map=next((v.class_map.name for v in victims if v.class_map), None),
+                names=[names[index] for index in measured],
                 groups=groups,
                 block=block,
-                margin=plan.margin,
-                place=plan.place,
-                seed=plan.seed,
-                precision=plan.precision,
-                positions=positions,
-                on_image=show,
-                on_picture=keep,
-                on_smaller=at_once.append,
-                pictures=shown,
-                processes=processes,
             )
-        fewest = min(processes.gathered(lambda: min(at_once)))
-        height, width = dataset.size(split)
-        about = DatasetRecord(
-            kind=dataset.kind,
-            split=split,
-            images=len(measured),
-            height=height,
-            width=width,
-            fingerprint=dataset.fingerprint(split),
-            class_map=next((v.class_map.name for v in victims if v.class_map), None),
-            names=[names[index] for index in measured],
-            groups=groups,
-            block=block,
-        )
-        warnings += check_matrix(matrix, victims, str(SplitImages(dataset, split, measured)))
-        warnings += memory_warning("measuring", plan.batch_size, fewest)
-        result = transfer_result(
-            matrix,
-            victims,
-            about,
-            command=command,
-            precision=plan.precision,
-            warnings=warnings,
-            files=files,
-        )
+            warnings += check_matrix(matrix, victims, str(SplitImages(dataset, split, measured)))
+            warnings += memory_warning("measuring", plan.batch_size, fewest)
+            result = transfer_result(
+                matrix,
+                victims,
+                about,
+                command=command,
+                precision=plan.precision,
+                warnings=warnings,
+                files=files,
+            )
 
-        def write() -> None:
-            if plan.photographs:
-                _keep_photographs(dataset, split, shown, out)
-            write_transfer(out, result, matrix)
-            write_report(out, out / "report")
+            def write() -> None:
+                if plan.photographs:
+                    _keep_photographs(dataset, split, shown, out)
+                write_transfer(out, result, matrix)
+                write_report(out, out / "report")
 
-        processes.by_first(write)
-    run.finish()
-    return result
-
-
-def planned_patches(victims: Sequence[Victim], plan: MatrixPlan) -> list[PlannedPatch]:
-    """Every patch that the plan asks to train, in order; BadInput for an unknown victim of an ensemble."""
-    by_name = {victim.name: victim for victim in victims}
-    # Where some networks are for evaluation only, patches are trained on the others.
-    trainers = [(victim,) for victim in victims if victim.differentiable] or [(victim,) for victim in victims]
-    for ensemble in plan.ensembles:
-        for name in ensemble:
-            if name not in by_name:
-                raise unknown_name("victim in --ensemble", name, by_name)
-        trainers.append(tuple(by_name[name] for name in ensemble))  # type: ignore[arg-type]
-    out = []
-    for preset in plan.presets:
-        for trainer in trainers:
-            for seed in plan.seeds:
-                config = replace(attack_preset(preset), seed=seed, **plan.overrides)
-                out.append(PlannedPatch(tuple(trainer), config))
-    return out
+            processes.by_first(write)
+        run.finish()
+        return result
 
 
 def _refuse_early(todo: Sequence[PlannedPatch], given: Sequence[Patch], images: SplitImages) -> None:

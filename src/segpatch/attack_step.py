@@ -1,0 +1,175 @@
+"""One step of an attack: scenes drawn, the patch put into them, forward, and the gradient back to the patch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segpatch.attack_config import AttackConfig
+from segpatch.data.dataset import order
+from segpatch.eot import EOT, Appearance, appearance, draw
+from segpatch.errors import BadInput
+from segpatch.losses import PIXEL_WEIGHTS
+from segpatch.memory import in_parts_that_fit
+from segpatch.models.victim import Victim
+from segpatch.processes import ALONE, Processes
+from segpatch.tail import resized_loss
+from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels
+from segpatch.types import LabelledImages
+
+
+class Step(NamedTuple):
+    """What one step did: loss (mean over the counted pixels and the networks), share of labelled pixels that
+    are still right, share that the loss counted, L2 norm of the patch gradient, share of patch values at a
+    bound of their range, and images per forward pass (0: not known)."""
+
+    step: int
+    loss: float
+    correct: float
+    counted: float
+    gradient_norm: float
+    saturated: float
+    micro_batch: int = 0
+
+
+class Samples(NamedTuple):
+    """The drawn scenes of a step, ready but for the patch: crops (b, 3, H, W) in [0, 1], labels (b, H, W) uint8,
+    IGNORE where the patch will be, how it will appear in each, and what will be under it there (3, h', w')."""
+
+    scenes: Tensor
+    labels: Tensor
+    looks: tuple[Appearance, ...]
+    under: tuple[Tensor, ...]
+
+
+def draw_samples(
+    images: LabelledImages,
+    training: Sequence[int],
+    step: int,
+    config: AttackConfig,
+    processes: Processes = ALONE,
+    device: torch.device | None = None,
+) -> Samples:
+    """This process's samples of a step, made on a device; the same whenever and wherever they are drawn.
+
+    training: which of the images are trained on.
+    """
+    assert config.batch_size and config.patch_size and config.crop
+    scene_eot = SceneEOT(scales=config.scales, crop=config.crop, flip=config.flip)
+    eot = EOT(scene_eot, config.patch_eot, config.place)
+    numbers = processes.share(range(config.batch_size))
+    # In the memory order of convolutions.
+    scenes = torch.empty(len(numbers), 3, *config.crop, device=device, memory_format=torch.channels_last)
+    labels = torch.empty(len(numbers), *config.crop, dtype=torch.uint8, device=device)
+    looks = []
+    for scene, covered, number in zip(scenes, labels, numbers, strict=True):
+        epoch, place = divmod(step * config.batch_size + number, len(training))
+        image, truth = images[training[order(config.seed, epoch, len(training))[place]]]
+        image, truth = image.to(device, non_blocking=True), truth.to(device, non_blocking=True)
+        size = (truth.shape[0], truth.shape[1])
+        drawn, placement = draw(eot, (config.seed, step, number), size, config.patch_size)
+        looks.append(appearance(placement, config.patch_size))
+        scene.copy_(apply_scene(image, drawn))
+        covered.copy_(looks[-1].cover(apply_scene_to_labels(truth, drawn)))
+    under = tuple(scene[look.at].clone() for scene, look in zip(scenes, looks, strict=True))
+    return Samples(scenes, labels, tuple(looks), under)
+
+
+class Seen(NamedTuple):
+    """What a step saw, still on the device: loss, correct, counted and gradient_norm of `Step` (4,) float64, and
+    the images per forward pass."""
+
+    values: Tensor
+    micro_batch: int
+
+    def read(self, step: int, saturated: float = 0.0) -> Step:
+        """As numbers; waits for the device."""
+        loss, correct, counted, norm = self.values.tolist()
+        return Step(step, loss, correct, counted, norm, saturated, self.micro_batch)
+
+
+def patch_gradient(
+    victims: Sequence[Victim],
+    pixels: Tensor,
+    config: AttackConfig,
+    samples: Callable[[], Samples],
+    processes: Processes = ALONE,
+) -> tuple[Tensor, Seen]:
+    """The uphill direction (3, h, w) of one step, and what the step saw.
+
+    samples: gives this process's of the step. Totals and counts are added over micro-batches and processes and
+    divided once, so any split gives the same gradient. Where memory runs out, the step is repeated with half the
+    micro-batch.
+    """
+    batch = config.batch_size or 1
+
+    def summed(part: int) -> tuple[Tensor, Tensor]:
+        return _summed(victims, samples(), pixels, part, config)
+
+    # Every process adds the sums of all in one order, so that all have the same bits.
+    shares = processes.gathered(
+        lambda: in_parts_that_fit(summed, config.micro_batch or batch, len(processes.share(range(batch))))
+    )
+    gradients = torch.stack([gradients for (gradients, _), _ in shares]).sum(0)
+    tallies = torch.stack([tallies for (_, tallies), _ in shares]).sum(0)
+    totals, counts, right, seen = tallies.unbind(1)
+    gradient = (gradients / counts.clamp(min=1).to(gradients).view(-1, 1, 1, 1)).mean(0)
+    labelled = seen.sum().clamp(min=1)
+    values = [(totals / counts.clamp(min=1)).mean(), right.sum() / labelled, counts.sum() / labelled]
+    seen_values = torch.stack([*values, gradient.norm().double()])
+    return gradient, Seen(seen_values, min(part for _, part in shares))
+
+
+def _summed(
+    victims: Sequence[Victim], samples: Samples, pixels: Tensor, part: int, config: AttackConfig
+) -> tuple[Tensor, Tensor]:
+    """Of samples, `part` at a time: summed gradients (V, 3, h, w), one per network, and tallies (V, 4) float64.
+
+    The tallies are loss total, loss count, right pixels, labelled pixels.
+    """
+    gradients = torch.zeros(len(victims), *pixels.shape, dtype=pixels.dtype, device=pixels.device)
+    tallies = torch.zeros(len(victims), 4, dtype=torch.float64, device=pixels.device)
+    for first in range(0, len(samples.looks), part):
+        some = slice(first, first + part)
+        looks, scenes = samples.looks[some], samples.scenes[some].to(pixels)
+        leaf = pixels.detach().clone().requires_grad_(True)
+        shown = [look.over(under.to(leaf), leaf) for look, under in zip(looks, samples.under[some], strict=True)]
+        for scene, look, patch in zip(scenes, looks, shown, strict=True):
+            scene[look.at] = patch.detach()
+        for index, victim in enumerate(victims):
+            gradient, tally = _of_scenes(victim, scenes, samples.labels[some], config)
+            # Only what the patch shows of itself leads back to it.
+            regions = [
+                victim.gradient_of_images(whole[look.at]).to(leaf)
+                for whole, look in zip(gradient, looks, strict=True)
+            ]
+            last = index == len(victims) - 1
+            (of_patch,) = torch.autograd.grad(shown, leaf, regions, retain_graph=not last)
+            gradients[index] += of_patch
+            tallies[index] += tally.to(tallies)
+    return gradients, tallies
+
+
+def _of_scenes(victim: Victim, scenes: Tensor, labels: Tensor, config: AttackConfig) -> tuple[Tensor, Tensor]:
+    """The gradient of the loss for a victim's normalised scenes (b, 3, H, W), and its tally (4,)."""
+    x = victim.prepared(scenes).detach().requires_grad_(True)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        raw = victim.raw_of(x)
+    sums = resized_loss(
+        raw.logits,
+        labels.to(x.device),
+        PIXEL_WEIGHTS[config.loss],
+        size=raw.size,
+        align_corners=victim.align_corners,
+        merge=victim.merge,
+    )
+    if not sums.total.requires_grad:
+        raise BadInput(
+            f"the loss of {victim.name} does not depend on the patch: its module cuts the gradient "
+            "(no_grad, argmax or a detached output); return the raw logits"
+        )
+    (gradient,) = torch.autograd.grad(sums.total, x)
+    return gradient, torch.stack([part.detach().double() for part in sums])

@@ -1,0 +1,174 @@
+"""Resizing a network's raw logits bilinearly, a block of rows at a time, and taking a gradient back.
+
+A resize is a product with a banded matrix per axis. The resized logits are laid out as (P, K, C): P runs of C
+neighbouring pixels, each with all its classes. No more than a block of them is ever stored, and on a CPU each core
+has its own, small enough for its cache.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segpatch.cores import count
+from segpatch.types import IGNORE
+
+RUN = 64
+"""Pixels of a run: what a CPU's widest registers reduce at once."""
+_PIXELS = 2**15
+"""Pixels of a block on a CPU: few enough for its cache, enough that an operation is worth its call."""
+_ROWS = 16
+"""Rows that are resized with one matrix: the fewer, the fewer of its zeros are multiplied."""
+
+
+class _Across(NamedTuple):
+    """What makes one run of columns: the source columns (c), and the matrix from them (c, RUN)."""
+
+    source: slice
+    matrix: Tensor
+
+
+class Block(NamedTuple):
+    """Rows of the resized logits in G groups of _ROWS: where they are, the source rows of each group (G * b,), the
+    first and last of these, and the matrices between them (G, _ROWS, b)."""
+
+    at: slice
+    source: Tensor
+    first: int
+    last: int
+    matrices: Tensor
+
+
+class Plan(NamedTuple):
+    """A resize worked out. rows, columns: of the result, filled up to whole groups of rows and runs of pixels."""
+
+    rows: int
+    columns: int
+    across: tuple[_Across, ...]
+    down: tuple[Block, ...]
+
+    def padded(self, labels: Tensor) -> Tensor:
+        """Labels (B, H, W) filled up with IGNORE."""
+        fill = (0, self.columns - labels.shape[2], 0, self.rows - labels.shape[1])
+        return F.pad(labels, fill, value=IGNORE) if any(fill) else labels
+
+
+def plan_resize(raw: Tensor, shape: tuple[int, int], size: tuple[int, int], align_corners: bool) -> Plan:
+    """How raw logits (B, K, h, w) are resized to `size` (height, width) and cut to `shape`, no larger."""
+    dtype = torch.promote_types(raw.dtype, torch.float32)
+    return _planned(raw.shape[2], raw.shape[3], shape, size, align_corners, dtype, raw.device)
+
+
+@functools.lru_cache(maxsize=32)
+def _planned(
+    height: int,
+    width: int,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    align_corners: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Plan:
+    rows, columns = -(-shape[0] // _ROWS) * _ROWS, -(-shape[1] // RUN) * RUN
+    like = torch.empty(0, dtype=dtype)
+    down = F.pad(resize_matrix(height, size[0], align_corners, like)[: shape[0]], (0, 0, 0, rows - shape[0]))
+    right = F.pad(resize_matrix(width, size[1], align_corners, like)[: shape[1]], (0, 0, 0, columns - shape[1]))
+    across = []
+    for matrix in right.view(-1, RUN, width):
+        used = matrix.any(0).nonzero().flatten().tolist()
+        columns_used = slice(used[0], used[-1] + 1)
+        across.append(_Across(columns_used, matrix[:, columns_used].T.contiguous().to(device)))
+    groups = down.view(-1, _ROWS, height)
+    some = groups.any(1).int()
+    first = some.argmax(1)
+    band = int((height - some.flip(1).argmax(1) - first).max())
+    source = first.clamp(max=height - band).unsqueeze(1) + torch.arange(band)
+    matrices = groups.gather(2, source.unsqueeze(1).expand(-1, _ROWS, -1))
+    step = max(1, _PIXELS // (_ROWS * columns)) if device.type == "cpu" else len(groups)
+    blocks = []
+    for start in range(0, len(groups), step):
+        end = min(start + step, len(groups))
+        blocks.append(
+            Block(
+                slice(start * _ROWS, end * _ROWS),
+                source[start:end].flatten().to(device),
+                int(source[start:end].min()),
+                int(source[start:end].max()),
+                matrices[start:end].contiguous().to(device),
+            )
+        )
+    return Plan(rows, columns, tuple(across), tuple(blocks))
+
+
+def in_pieces(raw: Tensor, plan: Plan) -> list[Piece]:
+    """The logits of all images (B, K, h, w), in pieces of blocks that lie together: one for each core or more."""
+    size = -(-len(plan.down) * len(raw) // count(raw.device))
+    return [
+        Piece(i, image, plan, plan.down[start : start + size])
+        for i, image in enumerate(raw)
+        for start in range(0, len(plan.down), size)
+    ]
+
+
+class Piece:
+    """Some blocks of one image's logits (K, h, w) on their way to the size of the plan, and their gradient on its
+    way back. rows: the source rows that they are made from."""
+
+    def __init__(self, number: int, raw: Tensor, plan: Plan, blocks: Sequence[Block]) -> None:
+        self.image, self.plan, self.blocks = number, plan, blocks
+        self.rows = slice(blocks[0].first, blocks[-1].last + 1)
+        self.raw = raw[:, self.rows]
+
+    def resized(self) -> Iterator[tuple[Block, Tensor, Tensor]]:
+        """Each block: where, its resized logits (P, K, C), and scratch memory like them."""
+        classes, height, width = self.raw.shape
+        raw = self.raw.permute(1, 0, 2).to(torch.promote_types(self.raw.dtype, torch.float32)).reshape(-1, width)
+        wide = raw.new_empty(height, len(self.plan.across), classes, RUN)
+        for run, (columns, matrix) in enumerate(self.plan.across):
+            wide[:, run] = (raw[:, columns] @ matrix).view(height, classes, RUN)
+        self.gradient = torch.zeros_like(wide)
+        flat = wide.flatten(1)
+        most = max(len(block.matrices) for block in self.blocks) * _ROWS
+        memory = raw.new_empty(2, most * flat.shape[1])
+        for block in self.blocks:
+            groups, rows, _ = block.matrices.shape
+            logits, scratch = memory[:, : groups * rows * flat.shape[1]]
+            source = flat.index_select(0, block.source - self.rows.start).view(groups, -1, flat.shape[1])
+            torch.bmm(block.matrices, source, out=logits.view(groups, rows, -1))
+            yield block, logits.view(-1, classes, RUN), scratch.view(-1, classes, RUN)
+
+    def add_gradient(self, block: Block, gradient: Tensor) -> None:
+        """Adds the gradient (P, K, C) of a block's logits."""
+        groups, rows, _ = block.matrices.shape
+        back = block.matrices.transpose(1, 2) @ gradient.view(groups, rows, -1)
+        self.gradient.flatten(1).index_add_(0, block.source - self.rows.start, back.flatten(0, 1))
+
+    def gradient_at_source(self) -> Tensor:
+        """The gradient (K, rows, w) of the logits that the piece was made from."""
+        classes, height, width = self.raw.shape
+        out = self.gradient.new_zeros(height * classes, width)
+        for run, (columns, matrix) in enumerate(self.plan.across):
+            out[:, columns] += self.gradient[:, run].reshape(-1, RUN) @ matrix.T
+        del self.gradient
+        return out.view(height, classes, width).permute(1, 0, 2)
+
+
+def resize_matrix(length: int, out: int, align_corners: bool, like: Tensor) -> Tensor:
+    """The matrix (out, length) of a bilinear resize along one axis, as torch.nn.functional.interpolate does it."""
+    position = torch.arange(out, device=like.device, dtype=torch.float64)
+    if align_corners:
+        position = position * ((length - 1) / max(1, out - 1))
+    else:
+        position = ((position + 0.5) * (length / out) - 0.5).clamp(min=0)
+    first = position.floor().long().clamp(max=length - 1)
+    second = (first + 1).clamp(max=length - 1)
+    share = (position - first).unsqueeze(1)
+    matrix = torch.zeros(out, length, dtype=torch.float64, device=like.device)
+    matrix.scatter_add_(1, first.unsqueeze(1), 1 - share)
+    matrix.scatter_add_(1, second.unsqueeze(1), share)
+    return matrix.to(like.dtype)

@@ -1,0 +1,83 @@
+"""Independent cells of a study, done side by side by Ray.
+
+A cell writes its own run directory, on a disk that all of Ray's nodes share, and is resumable. When a node is
+lost, its cells are given to another one, which goes on from their last saved state.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from segpatch.errors import BadInput, Missing, SegpatchError
+from segpatch.studies.progress import OnProgress, Progress, silent
+
+C = TypeVar("C")
+S = TypeVar("S")
+T = TypeVar("T")
+
+PATIENCE = 120.0
+"""Seconds that a cell waits for its run directory: a lost node's processes may outlive it for a while."""
+
+
+def run_cells(
+    work: Callable[[S, C], T],
+    shared: S,
+    cells: Sequence[C],
+    *,
+    ray: str,
+    gpus: float = 0,
+    on_progress: OnProgress = silent,
+) -> list[T]:
+    """What `work(shared, cell)` returned for each cell, in their order, as many at a time as Ray has room for.
+
+    ray: "local" to start it here, or the address of a running cluster. Each cell takes one core, and `gpus`.
+    shared: sent to each node once. What a cell raises ends all of them; so does Ctrl-C.
+    """
+    with _connected(ray) as cluster:
+
+        def guarded(shared: S, cell: C) -> tuple[T | None, SegpatchError | None]:
+            try:
+                return work(shared, cell), None
+            except SegpatchError as error:  # as itself: Ray would wrap it
+                return None, error
+
+        remote = cluster.remote(guarded).options(num_cpus=1, num_gpus=gpus, max_retries=-1)
+        sent = cluster.put(shared)
+        places = {remote.remote(sent, cell): place for place, cell in enumerate(cells)}
+        results: dict[int, T] = {}
+        waiting = list(places)
+        while waiting:
+            done, waiting = cluster.wait(waiting)
+            for reference in done:
+                result, error = cluster.get(reference)
+                if error is not None:
+                    raise error
+                results[places[reference]] = result
+                on_progress(Progress("train", len(results), len(cells), f"patches on {ray}"))
+        return [results[place] for place in range(len(cells))]
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Ray, joined to a cluster or started here, and left again."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    try:
+        import ray
+    except ImportError as error:
+        raise Missing("--ray needs Ray, which is not installed; pip install 'segpatch[ray]'") from error
+    try:
+        if address == "local":
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"no Ray cluster at {address} ({reason}); give the address of one, or local") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

@@ -1,0 +1,129 @@
+"""The patches of a matrix: what is to be trained, and training it here or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from segpatch.attack_config import AttackConfig, attack_preset
+from segpatch.data.images import SplitImages
+from segpatch.errors import BadInput, unknown_name
+from segpatch.models.victim import Victim
+from segpatch.patch import Patch
+from segpatch.processes import ALONE, Processes
+from segpatch.results import safe_name
+from segpatch.studies.attack import run_attack
+from segpatch.studies.cells import PATIENCE, run_cells
+from segpatch.studies.progress import OnProgress, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixPlan:
+    """What to train and how to measure.
+
+    presets, seeds: a patch for each victim, preset and seed, and for each ensemble (tuple of victim names);
+    given: ready patches to measure as well. overrides: fields of AttackConfig that replace the preset's.
+    measured, trained: how many images to use, evenly spaced, None for all; groups: only images of these
+    drives or cities are measured; pictures: scenes to keep index maps of; photographs: whether their images
+    are kept too.
+    """
+
+    presets: tuple[str, ...] = ("paper",)
+    seeds: tuple[int, ...] = (0,)
+    ensembles: tuple[tuple[str, ...], ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict)
+    train_split: str | None = None
+    split: str | None = None
+    trained: int | None = None
+    measured: int | None = None
+    groups: tuple[str, ...] = ()
+    place: str = "centre"
+    precision: str = "fp32"
+    batch_size: int = 4
+    margin: float = 0.01
+    pictures: int = 4
+    photographs: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PlannedPatch:
+    """A patch to train: on which victims, with which config, in which folder of the run."""
+
+    victims: tuple[Victim, ...]
+    config: AttackConfig
+
+    @property
+    def name(self) -> str:
+        names = "+".join(victim.name for victim in self.victims)
+        return f"{names}/{self.config.preset}/s{self.config.seed}"
+
+    @property
+    def folder(self) -> str:
+        return f"cells/{safe_name(self.name)}"
+
+
+def planned_patches(victims: Sequence[Victim], plan: MatrixPlan) -> list[PlannedPatch]:
+    """Every patch that the plan asks to train, in order; BadInput for an unknown victim of an ensemble."""
+    by_name = {victim.name: victim for victim in victims}
+    # Where some networks are for evaluation only, patches are trained on the others.
+    trainers = [(victim,) for victim in victims if victim.differentiable] or [(victim,) for victim in victims]
+    for ensemble in plan.ensembles:
+        for name in ensemble:
+            if name not in by_name:
+                raise unknown_name("victim in --ensemble", name, by_name)
+        trainers.append(tuple(by_name[name] for name in ensemble))  # type: ignore[arg-type]
+    out = []
+    for preset in plan.presets:
+        for trainer in trainers:
+            for seed in plan.seeds:
+                config = replace(attack_preset(preset), seed=seed, **plan.overrides)
+                out.append(PlannedPatch(tuple(trainer), config))
+    return out
+
+
+def train_planned(
+    todo: Sequence[PlannedPatch],
+    images: SplitImages,
+    out: Path,
+    *,
+    ray: str | None = None,
+    on_progress: OnProgress = silent,
+    processes: Processes = ALONE,
+) -> list[Patch]:
+    """The trained patches, in order, each a run in its folder of `out`; those that are finished are read.
+
+    ray: where cells run, see `run_cells`; None: here, one after the other.
+    """
+    if ray is None:
+        return [
+            run_attack(
+                item.victims,
+                images,
+                item.config,
+                out / item.folder,
+                resume=(out / item.folder).exists(),
+                on_progress=on_progress,
+                processes=processes,
+            )
+            for item in todo
+        ]
+    if processes.world > 1:
+        raise BadInput("--ray and torchrun both share work out; use one of them")
+    victims = {victim.name: victim for item in todo for victim in item.victims}
+    cells = [
+        (tuple(victim.name for victim in item.victims), item.config, (out / item.folder).resolve())
+        for item in todo
+    ]
+    gpus = float(any(victim.device.type == "cuda" for victim in victims.values()))
+    return run_cells(_train_cell, (victims, images), cells, ray=ray, gpus=gpus, on_progress=on_progress)
+
+
+def _train_cell(
+    shared: tuple[dict[str, Victim], SplitImages], cell: tuple[tuple[str, ...], AttackConfig, Path]
+) -> Patch:
+    (victims, images), (names, config, folder) = shared, cell
+    chosen = [victims[name] for name in names]
+    return run_attack(chosen, images, config, folder, resume=folder.exists(), patience=PATIENCE)
