@@ -33,6 +33,19 @@ def test_an_alias_and_no_reference():
     assert "naive" not in row.ratios
 
 
+def test_one_part_alone():
+    for only, actions in (
+        ("step", {"forward_backward", "step"}),
+        ("evaluation", {"forward", "evaluation"}),
+    ):
+        (row,) = bench(["pidnet-s"], BenchPlan(size=(64, 64), batch=1, repeats=1, only=only), CPU)
+        assert set(row.timings) == actions
+        assert set(row.ratios) == {only}
+        assert (row.step_memory is None) == (only == "evaluation")
+    with pytest.raises(BadInput, match="only must be step or evaluation, got 'stpe'"):
+        BenchPlan(only="stpe")
+
+
 def test_a_reference_is_a_file_with_a_step(tmp_path):
     with pytest.raises(Missing, match="no file at"):
         load_reference(tmp_path / "absent.py")

@@ -18,6 +18,7 @@ def bench(
     size: Annotated[str, typer.Option(help="Images, HxW or side, in pixels.")] = "512",
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 2,
     repeats: Annotated[int, typer.Option(help="Rounds that are counted.")] = 5,
+    only: Annotated[str | None, typer.Option(help="step or evaluation; both unless given.")] = None,
     against: Annotated[
         Path | None, typer.Option(help="Python file whose step(victim, images, labels, patch) is timed too.")
     ] = None,
@@ -42,6 +43,7 @@ def bench(
         repeats=repeats,
         precision=precision,
         seed=seed,
+        only=only,
     )
     names = network or list(PAPER)
     show = ProgressPrinter(quiet=quiet)
@@ -58,10 +60,10 @@ def bench(
             json.dumps({"plan": vars(plan), "environment": environment(), "rows": [row.facts() for row in rows]})
         )
         return
-    head = ["network", "step / bare", "evaluation / bare", "memory", *(["reference / step"] if against else [])]
-    columns = ("step", "evaluation", *(["naive"] if against else []))
+    heads = {"step": "step / bare", "evaluation": "evaluation / bare", "naive": "reference / step"}
+    shown = [key for key in heads if key in rows[0].ratios]
     lines = []
     for row in rows:
-        cells = [f"{r.median:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in (row.ratios[c] for c in columns)]
-        lines.append([row.network, *cells[:2], f"{row.step_memory:.2f}", *cells[2:]])
-    print(table(head, lines))
+        cells = [f"{r.median:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in (row.ratios[key] for key in shown)]
+        lines.append([row.network, *cells, "-" if row.step_memory is None else f"{row.step_memory:.2f}"])
+    print(table(["network", *(heads[key] for key in shown), "memory of step / bare"], lines))

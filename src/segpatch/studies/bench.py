@@ -35,13 +35,19 @@ Reference = Callable[[Victim, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchPlan:
-    """size: of the images, (height, width) in pixels; batch: images a step; repeats: counted rounds."""
+    """size: of the images, (height, width) in pixels; batch: images a step; repeats: counted rounds; only: "step"
+    or "evaluation", None for both."""
 
     size: tuple[int, int] = (512, 512)
     batch: int = 2
     repeats: int = 5
     precision: str = "fp32"
     seed: int = 0
+    only: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.only not in (None, "step", "evaluation"):
+            raise BadInput(f"only must be step or evaluation, got {self.only!r}")
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,13 @@ class BenchRow:
     """One network: timings by action, ratios by name. Actions without a reference are left out.
 
     step: our step over bare forward and backward; evaluation: over the P + 1 bare forwards it stands for; naive:
-    the reference step over ours; step_memory: peak over that of bare forward and backward.
+    the reference step over ours; step_memory: peak over that of bare forward and backward, None without a step.
     """
 
     network: str
     timings: dict[str, Timing]
     ratios: dict[str, Ratio]
-    step_memory: float
+    step_memory: float | None
 
     def facts(self) -> dict[str, Any]:
         return {**asdict(self), "timings": {name: asdict(timing) for name, timing in self.timings.items()}}
@@ -122,26 +128,27 @@ def bench_network(
     def measure() -> object:
         return evaluate_all([fast], [batch], [None, *[patch] * PATCHES], precision=plan.precision)
 
-    actions: dict[str, Callable[[], object]] = {
-        "forward": forward,
-        "forward_backward": both,
-        "step": step,
-        "evaluation": measure,
-    }
+    actions: dict[str, Callable[[], object]] = {}
     before: dict[str, Callable[[], object]] = {}
-    if reference:
-        as_built = replace(victim, module=plain)
-        actions["naive"] = lambda: reference(as_built, images, labels, pixels.cpu())
-        # It runs as its users would run it; what comes after it finds the heap as the command keeps it.
-        before = {"naive": heap.as_it_is, "forward": lambda: (heap.keep(), both())}
+    if plan.only != "step":
+        actions |= {"forward": forward, "evaluation": measure}
+    if plan.only != "evaluation":
+        actions |= {"forward_backward": both, "step": step}
+        if reference:
+            as_built = replace(victim, module=plain)
+            actions["naive"] = lambda: reference(as_built, images, labels, pixels.cpu())
+            # It runs as its users would run it; what comes after it finds the heap as the command keeps it.
+            before = {"naive": heap.as_it_is, next(iter(actions)): lambda: (heap.keep(), both())}
     timings = interleaved(actions, plan.repeats, device, before)
-    ratios = {
-        "step": ratio(timings["step"], timings["forward_backward"]),
-        "evaluation": ratio(timings["evaluation"], timings["forward"], PATCHES + 1),
-    }
-    if reference:
+    ratios, memory = {}, None
+    if "step" in timings:
+        bare = timings["forward_backward"]
+        ratios["step"] = ratio(timings["step"], bare)
+        memory = timings["step"].peak_bytes / max(1, bare.peak_bytes)
+    if "evaluation" in timings:
+        ratios["evaluation"] = ratio(timings["evaluation"], timings["forward"], PATCHES + 1)
+    if "naive" in timings:
         ratios["naive"] = ratio(timings["naive"], timings["step"])
-    memory = timings["step"].peak_bytes / max(1, timings["forward_backward"].peak_bytes)
     return BenchRow(name, timings, ratios, memory)
 
 
