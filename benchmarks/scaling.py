@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A step of `batch` crops, and a measurement of as many images with `patches` patches, on `networks` networks."""
+    """A step of `batch` crops, and a measurement of as many images with `patches` patches."""
 
     height: int = 256
     width: int = 512
