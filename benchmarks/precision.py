@@ -3,9 +3,9 @@
     python benchmarks/precision.py --out DIR [--steps 60] [--seeds 3] [--images 40]
 
 The plain path is written out: every sample pasted, the victim called as a user would call it, the loss of LOSSES,
-autograd from the loss to the patch. Preset `strong` on the shipped PIDNet-S, unseen streets, measured in fp32. Writes
-DIR/precision.json and prints, for each seed: the largest relative difference of the losses from the plain path's over
-the first ten steps, and the final mIoU of each path.
+autograd from the loss to the patch. Preset `strong` on the shipped PIDNet-S, unseen streets, measured in fp32.
+Writes DIR/precision.json and prints, for each seed: the largest relative difference of the losses from the plain
+path's over the first ten steps, and the final mIoU of each path.
 """
 
 from __future__ import annotations
