@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segpatch.attack import AttackState, held_out_miou, train_patch
 from segpatch.attack_config import PRESETS, AttackConfig, attack_preset, resolve
-from segpatch.attack_step import Step
+from segpatch.attack_step import Step, draw_samples
 from segpatch.eot import EOT, PatchEOT, draw, largest_size
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, random_pixels
@@ -265,6 +265,32 @@ def test_no_drawn_appearance_is_larger_than_promised():
 def test_no_victim_is_refused():
     with pytest.raises(BadInput, match="at least one network"):
         train_patch([], pictures(), TINY)
+
+
+def test_a_sample_that_found_no_room_ahead_is_drawn_again(monkeypatch):
+    whole = train_patch([conv_victim()], pictures(), TINY)
+    calls: list[int] = []
+
+    def crowded(images, training, step, *rest):
+        calls.append(step)
+        if len(calls) == 3:
+            raise FULL
+        return draw_samples(images, training, step, *rest)
+
+    monkeypatch.setattr("segpatch.attack.draw_samples", crowded)
+    steps: list[Step] = []
+    again = train_patch([conv_victim()], pictures(), TINY, on_step=steps.append)
+    assert torch.equal(again.pixels, whole.pixels)
+    assert {step.micro_batch for step in steps} == {2}, "the network had room"
+    assert sorted(calls) == [0, 1, 2, 2, 3, 4, 5]
+
+
+def test_a_label_that_a_byte_cannot_hold_is_refused():
+    for wrong in (257, -1):
+        images = [(image, labels.long()) for image, labels in pictures()]
+        images[3][1][0, 0] = wrong
+        with pytest.raises(BadInput, match=f"labels must be class ids, or 255 .* got {wrong}"):
+            train_patch([conv_victim()], images, TINY)
 
 
 class Overflowing(nn.Module):

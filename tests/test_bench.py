@@ -46,6 +46,12 @@ def test_one_part_alone():
         BenchPlan(only="stpe")
 
 
+def test_a_reference_has_no_place_in_a_measurement():
+    plan = BenchPlan(size=(64, 64), batch=1, repeats=1, only="evaluation")
+    with pytest.raises(BadInput, match="leave --against or --only evaluation out"):
+        bench(["pidnet-s"], plan, CPU, load_reference(NAIVE))
+
+
 def test_a_reference_is_a_file_with_a_step(tmp_path):
     with pytest.raises(Missing, match="no file at"):
         load_reference(tmp_path / "absent.py")

@@ -57,6 +57,11 @@ def test_no_cluster_at_an_address_is_one_line():
         run_cells(failing, 7, [1], ray="auto")
 
 
+def test_cells_that_need_a_gpu_do_not_wait_for_one_that_will_not_come():
+    with pytest.raises(BadInput, match="has no GPU for cells; use --device cpu"):
+        run_cells(failing, 7, [1], ray="local", gpus=1)
+
+
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(Missing, match=r"pip install 'segpatch\[ray\]'"):

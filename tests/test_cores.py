@@ -7,6 +7,8 @@ import torch
 
 from segpatch.cores import count, side_by_side
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def two_threads():
@@ -23,7 +25,7 @@ def test_each_piece_has_one_core_and_the_caller_keeps_all(two_threads):
         both.wait()  # so that each is done by a thread of its own
         return piece, torch.get_num_threads()
 
-    assert side_by_side(work, range(2)) == [(0, 1), (1, 1)]
+    assert side_by_side(work, range(2), CPU) == [(0, 1), (1, 1)]
     assert torch.get_num_threads() == 2
     later: list[int] = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -33,18 +35,19 @@ def test_each_piece_has_one_core_and_the_caller_keeps_all(two_threads):
 
 
 def test_pieces_keep_their_order_and_errors_come_through(two_threads):
-    assert side_by_side(lambda piece: piece * piece, range(9)) == [k * k for k in range(9)]
+    assert side_by_side(lambda piece: piece * piece, range(9), CPU) == [k * k for k in range(9)]
     with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda piece: 1 // piece, range(3))
+        side_by_side(lambda piece: 1 // piece, range(3), CPU)
 
 
 def test_one_piece_or_one_thread_is_done_here(two_threads):
     here = threading.get_ident()
-    assert side_by_side(lambda _: threading.get_ident(), [0]) == [here]
+    assert side_by_side(lambda _: threading.get_ident(), [0], CPU) == [here]
     torch.set_num_threads(1)
-    assert side_by_side(lambda _: threading.get_ident(), [0, 1]) == [here, here]
+    assert side_by_side(lambda _: threading.get_ident(), [0, 1], CPU) == [here, here]
 
 
 def test_a_gpu_orders_its_own_work(two_threads):
-    assert count(torch.device("cpu")) == 2
-    assert count(torch.device("cuda")) == 1
+    cuda, here = torch.device("cuda"), threading.get_ident()
+    assert (count(CPU), count(cuda)) == (2, 1)
+    assert side_by_side(lambda _: threading.get_ident(), [0, 1], cuda) == [here, here]

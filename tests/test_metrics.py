@@ -107,3 +107,6 @@ def test_a_label_that_is_no_class_is_refused():
     assert confusion_matrix(torch.zeros_like(labels), labels, 5).sum() == 3
     with pytest.raises(BadInput, match=r"no truth\); got 4"):
         confusion_matrix(torch.zeros_like(labels), labels, 4)
+    for wrong in (-1, 300):
+        with pytest.raises(BadInput, match=f"got {wrong}"):
+            confusion_matrix(torch.zeros_like(labels), torch.where(labels == 4, wrong, labels), 5)

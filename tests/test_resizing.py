@@ -68,8 +68,8 @@ def test_the_way_back_is_the_transpose(raw, size, shape, align_corners, threads)
 def test_every_core_has_a_piece_of_a_large_image():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    plan = plan_resize(torch.zeros(1, 3, 64, 128), (512, 1024), (512, 1024), False)
-    pieces = in_pieces(torch.zeros(1, 3, 64, 128), plan)
+    plan = plan_resize(torch.zeros(1, 19, 64, 128), (512, 1024), (512, 1024), False)
+    pieces = in_pieces(torch.zeros(1, 19, 64, 128), plan)
     torch.set_num_threads(before)
     assert [len(piece.blocks) for piece in pieces] == [len(plan.down) / 2] * 2
     assert pieces[0].rows.stop < 40 and pieces[1].rows.start > 24, "each reads its own rows and the edge's"

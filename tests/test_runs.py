@@ -249,3 +249,19 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path: Pa
         with pytest.raises(BadInput, match="another process is writing"):
             open_run(tmp_path / "run", config, RESULT, resume=True)
     open_run(tmp_path / "run", config, RESULT, overwrite=True)
+
+
+def test_a_run_that_was_stopped_at_its_very_start_is_none(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).touch()
+    (tmp_path / "run/environment.json").write_text("{}")
+    assert not open_run(tmp_path / "run", CONFIG, RESULT).finished
+    assert read_json(tmp_path / "run/environment.json")["versions"]
+
+
+def test_a_finished_run_is_read_beside_a_process_that_has_it(tmp_path: Path):
+    with open_run(tmp_path / "run", CONFIG, RESULT) as run:
+        (run.directory / RESULT).write_text("done")
+        assert open_run(tmp_path / "run", CONFIG, RESULT, resume=True).finished
+        with pytest.raises(BadInput, match="another command, config"):
+            open_run(tmp_path / "run", {"command": "fit"}, RESULT, resume=True)

@@ -129,3 +129,28 @@ def test_of_equal_logits_the_first_class_is_predicted():
 
 def test_every_loss_has_its_fast_form():
     assert PIXEL_WEIGHTS.keys() == LOSSES.keys()
+
+
+def test_labels_cut_from_larger_ones_and_logits_that_carry_a_gradient():
+    logits, truth = draw((9, 33), (72, 264), labels=5)
+    whole = torch.full((2, 100, 300), IGNORE)
+    whole[:, :72, :264] = truth
+    logits.requires_grad_()
+    how = {"size": (72, 264), "align_corners": False}
+    weight = PIXEL_WEIGHTS["cross-entropy"]
+    assert resized_loss(logits, whole[:, :72, :264], weight, **how) == resized_loss(logits, truth, weight, **how)
+    predicted = resized_prediction(logits, (72, 264), **how)
+    assert torch.equal(predicted, resized_prediction(logits.detach(), (72, 264), **how))
+
+
+def test_many_classes_and_one():
+    for classes in (1, 2, 150):
+        logits, truth = draw((9, 33), (72, 264), classes=classes, labels=classes)
+        logits.requires_grad_()
+        total, _, predicted = plain(logits, truth, "cross-entropy", (72, 264), False)
+        (gradient,) = torch.autograd.grad(total, logits)
+        sums = resized_loss(logits, truth, PIXEL_WEIGHTS["cross-entropy"], size=(72, 264), align_corners=False)
+        (ours,) = torch.autograd.grad(sums.total, logits)
+        assert_close(sums.total, total.detach(), rtol=1e-5, atol=1e-5)
+        assert float((ours - gradient).norm()) <= 1e-5 * float(gradient.norm()) + 1e-5
+        assert int(sums.right) == int((predicted == truth).sum())

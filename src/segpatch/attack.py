@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from segpatch.compositing import centre_region, cover, paste
 from segpatch.eot import generator_at
 from segpatch.errors import SegpatchError
 from segpatch.evaluation import predict
+from segpatch.memory import out_of_memory
 from segpatch.metrics import confusion_matrix, miou
 from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
@@ -69,14 +71,18 @@ def train_patch(
     def drawn(step: int) -> Samples:
         return draw_samples(images, training, step, config, processes, device)
 
+    def samples_of(step: int, ahead: Future[Samples]) -> Samples:
+        try:
+            return ahead.result()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        return drawn(step)  # for want of memory beside the step before
+
     def tell(state: AttackState, seen: Seen) -> None:
         at_bound = (state.pixels <= low.view(3, 1, 1)) | (state.pixels >= high.view(3, 1, 1))
         step = seen.read(state.step, saturated=float(at_bound.float().mean()))
-        if not math.isfinite(step.loss) or not math.isfinite(step.gradient_norm):
-            raise SegpatchError(
-                f"the loss or its gradient is not finite after {step.step} steps; check the checkpoint and the "
-                "preprocessing of the network, and train with --precision fp32"
-            )
+        _must_be_finite(math.isfinite(step.loss) and math.isfinite(step.gradient_norm), step.step)
         if on_state:
             on_state(state)
         if on_step:
@@ -85,12 +91,12 @@ def train_patch(
     untold: tuple[AttackState, Seen] | None = None
     fitting = config
     with ThreadPoolExecutor(1) as pool:  # draws the samples of the next step while the network works
-        coming = pool.submit(drawn, state.step)
+        coming = {state.step: pool.submit(drawn, state.step)} if state.step < config.steps else {}
         while state.step < config.steps:
-            samples = coming
+            samples = partial(samples_of, state.step, coming.pop(state.step))
             if state.step + 1 < config.steps:
-                coming = pool.submit(drawn, state.step + 1)
-            gradient, seen = patch_gradient(fast, state.pixels, fitting, samples.result, processes)
+                coming[state.step + 1] = pool.submit(drawn, state.step + 1)
+            gradient, seen = patch_gradient(fast, state.pixels, fitting, samples, processes)
             fitting = replace(config, micro_batch=seen.micro_batch)
             size = step_size(config, state.step)
             if config.stepper == "sign":
@@ -99,6 +105,7 @@ def train_patch(
                 pixels, adam = adam_step(state.pixels, gradient, state.adam, size, low, high)
             state = replace(state, step=state.step + 1, pixels=pixels, adam=adam)
             if state.step in late:
+                _must_be_finite(bool(pixels.isfinite().all()), state.step)
                 score = held_out_miou(fast, images, held_out, pixels.cpu(), processes)
                 if score < state.best_miou:
                     state = replace(state, best_miou=score, best_pixels=pixels)
@@ -122,6 +129,14 @@ def train_patch(
         range=config.range,
         origin={"config": asdict(config), "victims": [asdict(victim.provenance) for victim in victims]},
     )
+
+
+def _must_be_finite(finite: bool, step: int) -> None:
+    if not finite:
+        raise SegpatchError(
+            f"the loss or its gradient is not finite after {step} steps; check the checkpoint and the "
+            "preprocessing of the network, and train with --precision fp32"
+        )
 
 
 def held_out_miou(

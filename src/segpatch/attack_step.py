@@ -18,7 +18,7 @@ from segpatch.models.victim import Victim
 from segpatch.processes import ALONE, Processes
 from segpatch.tail import resized_loss
 from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels
-from segpatch.types import LabelledImages
+from segpatch.types import IGNORE, LabelledImages
 
 
 class Step(NamedTuple):
@@ -68,14 +68,24 @@ def draw_samples(
     for scene, covered, number in zip(scenes, labels, numbers, strict=True):
         epoch, place = divmod(step * config.batch_size + number, len(training))
         image, truth = images[training[order(config.seed, epoch, len(training))[place]]]
+        _must_be_labels(truth)
         image, truth = image.to(device, non_blocking=True), truth.to(device, non_blocking=True)
         size = (truth.shape[0], truth.shape[1])
         drawn, placement = draw(eot, (config.seed, step, number), size, config.patch_size)
-        looks.append(appearance(placement, config.patch_size))
+        looks.append(appearance(placement, config.patch_size).to(scenes.device))
         scene.copy_(apply_scene(image, drawn))
         covered.copy_(looks[-1].cover(apply_scene_to_labels(truth, drawn)))
     under = tuple(scene[look.at].clone() for scene, look in zip(scenes, looks, strict=True))
     return Samples(scenes, labels, tuple(looks), under)
+
+
+def _must_be_labels(labels: Tensor) -> None:
+    """BadInput for what would be another label in a byte."""
+    if labels.dtype != torch.uint8:
+        lowest, highest = (int(value) for value in labels.aminmax())
+        if lowest < 0 or highest > IGNORE:
+            wrong = lowest if lowest < 0 else highest
+            raise BadInput(f"labels must be class ids, or {IGNORE} where there is no truth; got {wrong}")
 
 
 class Seen(NamedTuple):
@@ -109,18 +119,23 @@ def patch_gradient(
     def summed(part: int) -> tuple[Tensor, Tensor]:
         return _summed(victims, samples(), pixels, part, config)
 
+    def of_this_process() -> tuple[Tensor, Tensor, int]:
+        part = config.micro_batch or batch
+        (gradients, tallies), part = in_parts_that_fit(summed, part, len(processes.share(range(batch))))
+        if processes.world == 1:
+            return gradients, tallies, part
+        return gradients.cpu(), tallies.cpu(), part  # what another process sends has no place on this one's GPU
+
     # Every process adds the sums of all in one order, so that all have the same bits.
-    shares = processes.gathered(
-        lambda: in_parts_that_fit(summed, config.micro_batch or batch, len(processes.share(range(batch))))
-    )
-    gradients = torch.stack([gradients for (gradients, _), _ in shares]).sum(0)
-    tallies = torch.stack([tallies for (_, tallies), _ in shares]).sum(0)
+    shares = processes.gathered(of_this_process)
+    gradients = torch.stack([gradients for gradients, _, _ in shares]).sum(0).to(pixels.device)
+    tallies = torch.stack([tallies for _, tallies, _ in shares]).sum(0).to(pixels.device)
     totals, counts, right, seen = tallies.unbind(1)
     gradient = (gradients / counts.clamp(min=1).to(gradients).view(-1, 1, 1, 1)).mean(0)
     labelled = seen.sum().clamp(min=1)
     values = [(totals / counts.clamp(min=1)).mean(), right.sum() / labelled, counts.sum() / labelled]
     seen_values = torch.stack([*values, gradient.norm().double()])
-    return gradient, Seen(seen_values, min(part for _, part in shares))
+    return gradient, Seen(seen_values, min(part for _, _, part in shares))
 
 
 def _summed(
@@ -143,7 +158,7 @@ def _summed(
             gradient, tally = _of_scenes(victim, scenes, samples.labels[some], config)
             # Only what the patch shows of itself leads back to it.
             regions = [
-                victim.gradient_of_images(whole[look.at]).to(leaf)
+                victim.gradient_of_images(whole[look.at].to(leaf))
                 for whole, look in zip(gradient, looks, strict=True)
             ]
             last = index == len(victims) - 1

@@ -23,10 +23,10 @@ def count(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def side_by_side(work: Callable[[T], S], pieces: Iterable[T]) -> list[S]:
-    """What `work` makes of each piece, in their order."""
+def side_by_side(work: Callable[[T], S], pieces: Iterable[T], device: torch.device) -> list[S]:
+    """What `work` makes of each piece on a device, in their order."""
     listed = list(pieces)
-    threads = torch.get_num_threads()
+    threads = count(device)
     if threads == 1 or len(listed) == 1:
         return [work(piece) for piece in listed]
     return list(_pool(threads).map(work, listed))

@@ -7,7 +7,7 @@ scene part as arXiv:2502.16012 trains its patches, the patch part as arXiv:2201.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -132,6 +132,13 @@ class Appearance:
     alpha: Tensor | None = None
     grid: Tensor | None = None
     noise: Tensor | None = None
+
+    def to(self, device: torch.device) -> Appearance:
+        """The same, with its tensors on a device."""
+        alpha, grid, noise = (
+            part if part is None else part.to(device) for part in (self.alpha, self.grid, self.noise)
+        )
+        return replace(self, alpha=alpha, grid=grid, noise=noise)
 
     @property
     def at(self) -> tuple[slice, slice, slice]:

@@ -18,17 +18,24 @@ from segpatch.types import IGNORE
 def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Counts (B, K, K) int32 per image: [b, i, j] pixels of true class i predicted as j.
 
-    predictions, labels (B, H, W) integer class ids; pixels labelled IGNORE are not counted. Raises BadInput where
-    another id is none of the classes.
+    predictions (B, H, W) class ids below K; labels (B, H, W) such ids, or IGNORE, which is not counted. Raises
+    BadInput for other labels.
     """
+    lowest, highest = (int(value) for value in labels.aminmax()) if labels.numel() else (0, 0)
+    if lowest < 0 or highest > IGNORE:
+        raise _wrong_label(lowest if lowest < 0 else highest, classes)
     # One row per value of a label, IGNORE's with them: that costs less than picking pixels.
     cells = labels.int() * classes + predictions
     rows = [torch.bincount(cell.flatten(), minlength=(IGNORE + 1) * classes) for cell in cells]
     counts = torch.stack(rows).view(-1, IGNORE + 1, classes)
     if bool(counts[:, classes:IGNORE].any()):
         wrong = counts.sum((0, 2))[:IGNORE].nonzero()[-1]
-        raise BadInput(f"labels must be below {classes} (the classes) or {IGNORE} (no truth); got {int(wrong)}")
+        raise _wrong_label(int(wrong), classes)
     return counts[:, :classes].to(torch.int32)
+
+
+def _wrong_label(label: int, classes: int) -> BadInput:
+    return BadInput(f"labels must be below {classes} (the classes) or {IGNORE} (no truth); got {label}")
 
 
 def iou_per_class(confusion: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ def join() -> Processes:
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
-    # Patches live on the CPU, so their sums go by gloo; those of a network's weights on GPUs go by NCCL.
+    # What is gathered goes by gloo, from the CPU; the gradients of a network's weights on GPUs go by NCCL.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     return Processes(rank, world, int(os.environ.get("LOCAL_RANK", rank)), store)

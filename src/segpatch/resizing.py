@@ -1,8 +1,8 @@
 """Resizing a network's raw logits bilinearly, a block of rows at a time, and taking a gradient back.
 
 A resize is a product with a banded matrix per axis. The resized logits are laid out as (P, K, C): P runs of C
-neighbouring pixels, each with all its classes. No more than a block of them is ever stored, and on a CPU each core
-has its own, small enough for its cache.
+neighbouring pixels, each with all its classes. No more than a block of them is stored at a time: on a CPU one for
+each core, small enough for its cache, on a GPU an image.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from segpatch.types import IGNORE
 
 RUN = 64
 """Pixels of a run: what a CPU's widest registers reduce at once."""
-_PIXELS = 2**15
-"""Pixels of a block on a CPU: few enough for its cache, enough that an operation is worth its call."""
+_VALUES = 5 * 2**17
+"""Logits of a block on a CPU: few enough for its cache, enough that an operation is worth its call."""
 _ROWS = 16
 """Rows that are resized with one matrix: the fewer, the fewer of its zeros are multiplied."""
 
@@ -61,11 +61,12 @@ class Plan(NamedTuple):
 def plan_resize(raw: Tensor, shape: tuple[int, int], size: tuple[int, int], align_corners: bool) -> Plan:
     """How raw logits (B, K, h, w) are resized to `size` (height, width) and cut to `shape`, no larger."""
     dtype = torch.promote_types(raw.dtype, torch.float32)
-    return _planned(raw.shape[2], raw.shape[3], shape, size, align_corners, dtype, raw.device)
+    return _planned(raw.shape[1], raw.shape[2], raw.shape[3], shape, size, align_corners, dtype, raw.device)
 
 
 @functools.lru_cache(maxsize=32)
 def _planned(
+    classes: int,
     height: int,
     width: int,
     shape: tuple[int, int],
@@ -89,7 +90,7 @@ def _planned(
     band = int((height - some.flip(1).argmax(1) - first).max())
     source = first.clamp(max=height - band).unsqueeze(1) + torch.arange(band)
     matrices = groups.gather(2, source.unsqueeze(1).expand(-1, _ROWS, -1))
-    step = max(1, _PIXELS // (_ROWS * columns)) if device.type == "cpu" else len(groups)
+    step = max(1, _VALUES // (classes * _ROWS * columns)) if device.type == "cpu" else len(groups)
     blocks = []
     for start in range(0, len(groups), step):
         end = min(start + step, len(groups))
@@ -123,6 +124,7 @@ class Piece:
         self.image, self.plan, self.blocks = number, plan, blocks
         self.rows = slice(blocks[0].first, blocks[-1].last + 1)
         self.raw = raw[:, self.rows]
+        self.gradient: Tensor | None = None
 
     def resized(self) -> Iterator[tuple[Block, Tensor, Tensor]]:
         """Each block: where, its resized logits (P, K, C), and scratch memory like them."""
@@ -131,7 +133,6 @@ class Piece:
         wide = raw.new_empty(height, len(self.plan.across), classes, RUN)
         for run, (columns, matrix) in enumerate(self.plan.across):
             wide[:, run] = (raw[:, columns] @ matrix).view(height, classes, RUN)
-        self.gradient = torch.zeros_like(wide)
         flat = wide.flatten(1)
         most = max(len(block.matrices) for block in self.blocks) * _ROWS
         memory = raw.new_empty(2, most * flat.shape[1])
@@ -145,16 +146,19 @@ class Piece:
     def add_gradient(self, block: Block, gradient: Tensor) -> None:
         """Adds the gradient (P, K, C) of a block's logits."""
         groups, rows, _ = block.matrices.shape
+        if self.gradient is None:
+            self.gradient = gradient.new_zeros(len(self.raw[0]), len(self.plan.across), len(self.raw), RUN)
         back = block.matrices.transpose(1, 2) @ gradient.view(groups, rows, -1)
         self.gradient.flatten(1).index_add_(0, block.source - self.rows.start, back.flatten(0, 1))
 
     def gradient_at_source(self) -> Tensor:
         """The gradient (K, rows, w) of the logits that the piece was made from."""
         classes, height, width = self.raw.shape
+        assert self.gradient is not None
         out = self.gradient.new_zeros(height * classes, width)
         for run, (columns, matrix) in enumerate(self.plan.across):
             out[:, columns] += self.gradient[:, run].reshape(-1, RUN) @ matrix.T
-        del self.gradient
+        self.gradient = None
         return out.view(height, classes, width).permute(1, 0, 2)
 
 

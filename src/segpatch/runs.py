@@ -141,6 +141,9 @@ def open_run(
     locks: list[BaseFileLock] = []
 
     def prepare() -> tuple[bool, bool]:
+        if resume and not overwrite and (directory / result).is_file():
+            _must_be_same(directory, _plain(config))
+            return True, False
         locks.append(_locked(directory, patience))
         try:
             return _prepare(directory, _plain(config), result, resume, overwrite)
@@ -169,21 +172,31 @@ def _locked(directory: Path, patience: float) -> BaseFileLock:
 
 def _refuse_other(directory: Path) -> None:
     """BadInput for what is there and is no run."""
-    if not directory.exists() or (directory / "config.json").is_file():
-        return
-    if not directory.is_dir() or _holds(directory):
+    if directory.exists() and (not directory.is_dir() or (any(directory.iterdir()) and not _is_run(directory))):
         raise BadInput(f"{directory} exists and is no segpatch run; choose another --out")
 
 
-def _holds(directory: Path) -> bool:
-    return any(entry.name != LOCK for entry in directory.iterdir())
+def _is_run(directory: Path) -> bool:
+    """Whether a directory is ours; the lock comes first, so one with nothing else was stopped at the start."""
+    return (directory / LOCK).is_file() or (directory / "config.json").is_file()
+
+
+def _must_be_same(directory: Path, config: Mapping[str, Any]) -> None:
+    """BadInput where the run in the directory is of another config."""
+    before = read_json(directory / "config.json")
+    changed = sorted(k for k in {*before, *config} if k != "argv" and before.get(k) != config.get(k))
+    if changed:
+        raise BadInput(
+            f"{directory} holds a run with another {', '.join(changed)}; resume with the same settings "
+            "or choose another --out"
+        )
 
 
 def _prepare(
     directory: Path, config: Mapping[str, Any], result: str, resume: bool, overwrite: bool
 ) -> tuple[bool, bool]:
     """Whether the run is finished, and whether its directory is new."""
-    held = _holds(directory)
+    held = (directory / "config.json").is_file()
     if held and overwrite:
         for entry in directory.iterdir():
             if entry.is_dir() and not entry.is_symlink():
@@ -193,13 +206,7 @@ def _prepare(
     elif held and not resume:
         raise BadInput(f"{directory} already holds a run; use --resume, --overwrite or another --out")
     elif held:
-        before = read_json(directory / "config.json")
-        changed = sorted(k for k in {*before, *config} if k != "argv" and before.get(k) != config.get(k))
-        if changed:
-            raise BadInput(
-                f"{directory} holds a run with another {', '.join(changed)}; resume with the same settings "
-                "or choose another --out"
-            )
+        _must_be_same(directory, config)
         return (directory / result).exists(), False
     with Run(directory, _new=True).kept_if_begun():
         write_json(directory / "environment.json", environment())

@@ -75,7 +75,7 @@ def resized_prediction(
                 scratch = torch.empty_like(logits)
             predicted[piece.image, block.at] = _from_highest(logits, scratch).view(-1, plan.columns)
 
-    side_by_side(fill, in_pieces(raw, plan))
+    side_by_side(fill, in_pieces(raw.detach(), plan), raw.device)
     return predicted[:, : shape[0], : shape[1]]
 
 
@@ -96,7 +96,7 @@ class _ResizedLoss(torch.autograd.Function):
         def counted(piece: Piece) -> tuple[Tensor, Tensor]:
             sums = raw.new_zeros(4, dtype=torch.float64)
             for block, logits, scratch in piece.resized():
-                truth = truths[piece.image, block.at].view(-1, 1, RUN)
+                truth = truths[piece.image, block.at].reshape(-1, 1, RUN)
                 labelled = truth != IGNORE
                 index = torch.where(labelled, truth, 0).long()
                 loss, weights, right = _block_loss(logits, scratch, index, labelled, weight, merge)
@@ -108,7 +108,7 @@ class _ResizedLoss(torch.autograd.Function):
         gradient = torch.zeros_like(raw)
         sums = raw.new_zeros(4, dtype=torch.float64)
         pieces = in_pieces(raw.detach(), plan)
-        for piece, (part, of_rows) in zip(pieces, side_by_side(counted, pieces), strict=True):
+        for piece, (part, of_rows) in zip(pieces, side_by_side(counted, pieces, raw.device), strict=True):
             gradient[piece.image, :, piece.rows] += of_rows
             sums += part
         total, weights, right, labelled = sums.unbind()

@@ -50,7 +50,7 @@ def open_data(
     elif height is not None or width is not None:
         raise BadInput(f"a height and width are for streets drawn on the fly; {spec} has its own")
     else:
-        dataset = DATASETS[kind](Path(place).expanduser())
+        dataset = DATASETS[kind](Path(place).expanduser().absolute())
     if split is not None:
         dataset.samples(split)
         dataset = replace(dataset, eval_split=split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,7 +113,7 @@ class Victim:
         """The class of the data set that each class of the network belongs to (K,), or None without a map."""
         if self.class_map is None:
             return None
-        return torch.tensor(self.class_map.table, device=self.device)
+        return _constant(tuple(self.class_map.table), self.device, torch.int64)
 
     @property
     def differentiable(self) -> bool:
@@ -168,8 +169,8 @@ class Victim:
         return replace(self, class_map=class_map(self.classes, target, map_file))
 
     def normalise(self, images: Tensor) -> Tensor:
-        mean = images.new_tensor(self.mean).view(3, 1, 1)
-        std = images.new_tensor(self.std).view(3, 1, 1)
+        mean, std = (_constant(values, images.device, images.dtype) for values in (self.mean, self.std))
+        mean, std = mean.view(3, 1, 1), std.view(3, 1, 1)
         if self.channel_order == "bgr":
             images = images.flip(1)
         if self.value_range != 1:
@@ -178,7 +179,7 @@ class Victim:
 
     def gradient_of_images(self, gradient: Tensor) -> Tensor:
         """The gradient of images (..., 3, H, W) in [0, 1], from that of the normalised ones."""
-        scale = self.value_range / gradient.new_tensor(self.std).view(3, 1, 1)
+        scale = self.value_range / _constant(self.std, gradient.device, gradient.dtype).view(3, 1, 1)
         gradient = gradient * scale
         return gradient.flip(-3) if self.channel_order == "bgr" else gradient
 
@@ -197,6 +198,13 @@ class Victim:
         logits = raw.logits.to(torch.promote_types(raw.logits.dtype, torch.float32))  # autocast leaves bfloat16
         logits = resize(logits, raw.size, align_corners=self.align_corners)
         return logits[..., : x.shape[-2], : x.shape[-1]]
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor (n,) that stays on its device, for which a GPU would be waited for each time it is sent there."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device, dtype=dtype)
 
 
 def pick_output(output: Any, which: int | str | None) -> Tensor:

@@ -42,7 +42,7 @@ def run_attack(
     """Trains a patch into a run directory: patch.safetensors, patch.png, steps.jsonl, warnings.json.
 
     Interrupted (Ctrl-C), the state is saved and the interrupt passed on; `resume` then gives the same bits as
-    a run that was never stopped, in as many processes. A finished run is read, not run again.
+    a run that was never stopped, on a CPU in as many processes and threads. A finished run is read, not run again.
     patience: seconds to wait where another process has the directory.
     """
     config = resolve(config, images, victims)

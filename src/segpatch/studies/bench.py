@@ -75,6 +75,8 @@ def bench_network(
     Bare is the frozen, folded, channels-last module in the same precision, to its raw logits, and the gradient of
     the images with a fixed random upstream; a step is everything from uint8 images in memory to the updated patch.
     """
+    if reference and plan.only == "evaluation":
+        raise BadInput("a reference step is held against our step; leave --against or --only evaluation out")
     name = network_name(name)
     torch.manual_seed(plan.seed)
     module = network_spec(name).default.build(len(CITYSCAPES), auxiliary=False)
@@ -140,6 +142,8 @@ def bench_network(
             # It runs as its users would run it; what comes after it finds the heap as the command keeps it.
             before = {"naive": heap.as_it_is, next(iter(actions)): lambda: (heap.keep(), both())}
     timings = interleaved(actions, plan.repeats, device, before)
+    if before:
+        heap.keep()
     ratios, memory = {}, None
     if "step" in timings:
         bare = timings["forward_backward"]

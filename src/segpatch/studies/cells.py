@@ -19,6 +19,8 @@ C = TypeVar("C")
 S = TypeVar("S")
 T = TypeVar("T")
 
+RETRIES = 5
+"""Nodes that may be lost under one cell; one that is lost every time is the cell's own doing."""
 PATIENCE = 120.0
 """Seconds that a cell waits for its run directory: a lost node's processes may outlive it for a while."""
 
@@ -38,6 +40,10 @@ def run_cells(
     shared: sent to each node once. What a cell raises ends all of them; so does Ctrl-C.
     """
     with _connected(ray) as cluster:
+        if gpus > cluster.cluster_resources().get("GPU", 0):
+            raise BadInput(
+                f"the Ray cluster at {ray} has no GPU for cells; use --device cpu, or a cluster with GPUs"
+            )
 
         def guarded(shared: S, cell: C) -> tuple[T | None, SegpatchError | None]:
             try:
@@ -45,7 +51,7 @@ def run_cells(
             except SegpatchError as error:  # as itself: Ray would wrap it
                 return None, error
 
-        remote = cluster.remote(guarded).options(num_cpus=1, num_gpus=gpus, max_retries=-1)
+        remote = cluster.remote(guarded).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
         sent = cluster.put(shared)
         places = {remote.remote(sent, cell): place for place, cell in enumerate(cells)}
         results: dict[int, T] = {}
@@ -70,12 +76,9 @@ def _connected(address: str) -> Iterator[Any]:
     except ImportError as error:
         raise Missing("--ray needs Ray, which is not installed; pip install 'segpatch[ray]'") from error
     try:
-        if address == "local":
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadInput(f"no Ray cluster at {address} ({reason}); give the address of one, or local") from error
     try:
         yield ray

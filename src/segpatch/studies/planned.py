@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -112,18 +113,24 @@ def train_planned(
         ]
     if processes.world > 1:
         raise BadInput("--ray and torchrun both share work out; use one of them")
+    # Sent from and to the CPU: the GPU of a cell has another number where it runs.
     victims = {victim.name: victim for item in todo for victim in item.victims}
+    gpus = float(any(victim.device.type == "cuda" for victim in victims.values()))
+    sent = {
+        name: replace(victim, module=copy.deepcopy(victim.module).cpu()) if gpus else victim
+        for name, victim in victims.items()
+    }
     cells = [
         (tuple(victim.name for victim in item.victims), item.config, (out / item.folder).resolve())
         for item in todo
     ]
-    gpus = float(any(victim.device.type == "cuda" for victim in victims.values()))
-    return run_cells(_train_cell, (victims, images), cells, ray=ray, gpus=gpus, on_progress=on_progress)
+    shared = (sent, images, "cuda" if gpus else "cpu")
+    return run_cells(_train_cell, shared, cells, ray=ray, gpus=gpus, on_progress=on_progress)
 
 
 def _train_cell(
-    shared: tuple[dict[str, Victim], SplitImages], cell: tuple[tuple[str, ...], AttackConfig, Path]
+    shared: tuple[dict[str, Victim], SplitImages, str], cell: tuple[tuple[str, ...], AttackConfig, Path]
 ) -> Patch:
-    (victims, images), (names, config, folder) = shared, cell
-    chosen = [victims[name] for name in names]
+    (victims, images, device), (names, config, folder) = shared, cell
+    chosen = [victims[name].to(device) for name in names]
     return run_attack(chosen, images, config, folder, resume=folder.exists(), patience=PATIENCE)
