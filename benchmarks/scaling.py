@@ -3,8 +3,8 @@
     python benchmarks/scaling.py --out DIR [--network pidnet-s] [--repeats 5] [--precision fp32]
 
 One thing is changed at a time; every variant is timed in turn with the base case, and its ratio to that is taken
-round by round. The last row shares the steps of a whole attack over processes of one core each (torchrun). Random
-weights and images: only the time counts. Writes DIR/scaling.json and prints a table.
+round by round. The last rows share the steps of a whole attack over processes (torchrun). Random weights and
+images: only the time counts. Writes DIR/scaling.json and prints a table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -133,21 +134,26 @@ def grown(name: str, precision: str, repeats: int) -> list[dict[str, object]]:
 
 
 def shared(name: str, precision: str, steps: int, repeats: int) -> list[dict[str, object]]:
-    """Throughput per core of 2 processes of one core each against 1, in turn: the same attack, its steps shared.
+    """Throughput per core of 2 processes of one core each, against one process on 1 core and on 2, in turn.
 
-    Seconds per step are those that `steps` more steps add to the whole process, so that its start cancels.
+    The same attack, its steps shared. Seconds per step are those that `steps` more steps add to the whole process,
+    so that its start cancels. On one core of two a process has the whole machine's memory to itself.
     """
-    seconds: dict[int, list[float]] = {1: [], 2: []}
+    seconds: dict[str, list[float]] = {}
     for _ in range(repeats):
-        for processes, found in seconds.items():
-            short, long = (_attack_seconds(name, precision, processes, count) for count in (2, 2 + steps))
-            found.append((long - short) / steps)
-    per_core = sorted(one / (2 * two) for one, two in zip(seconds[1], seconds[2], strict=True))
-    print(f"{'processes':10s} {2:5d}  throughput per core {per_core[len(per_core) // 2]:.2f}", flush=True)
-    return [{"grows": "processes", "processes": 2, "per_core": per_core, "seconds": seconds}]
+        for processes, threads in ((1, 1), (1, 2), (2, 1)):
+            short, long = (_attack_seconds(name, precision, processes, threads, n) for n in (2, 2 + steps))
+            seconds.setdefault(f"{processes}x{threads}", []).append((long - short) / steps)
+    rows = []
+    for one, cores in (("1x1", 1), ("1x2", 2)):
+        per_core = sorted(cores * a / (2 * b) for a, b in zip(seconds[one], seconds["2x1"], strict=True))
+        median = statistics.median(per_core)
+        print(f"2 processes against 1 on {cores} core(s): throughput per core {median:.2f}", flush=True)
+        rows.append({"grows": "processes", "against_cores": cores, "per_core": per_core, "seconds": seconds})
+    return rows
 
 
-def _attack_seconds(name: str, precision: str, processes: int, steps: int) -> float:
+def _attack_seconds(name: str, precision: str, processes: int, threads: int, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -171,8 +177,9 @@ def _attack_seconds(name: str, precision: str, processes: int, steps: int) -> fl
             "--quiet",
         ]
         command += ["--steps", str(steps), "--precision", precision, "--out", f"{folder}/run"]
+        cores = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         begun = time.perf_counter()
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, env=cores, stdout=subprocess.DEVNULL)
         return time.perf_counter() - begun
 
 
@@ -182,11 +189,12 @@ def main() -> None:
     parser.add_argument("--network", default="pidnet-s")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=24, help="of the attack that processes share")
+    parser.add_argument("--steps", type=int, default=16, help="of the attack that processes share")
+    parser.add_argument("--only-processes", action="store_true", help="leave the other rows out")
     options = parser.parse_args()
     heap.keep()
     name = network_name(options.network)
-    rows = grown(name, options.precision, options.repeats)
+    rows = [] if options.only_processes else grown(name, options.precision, options.repeats)
     rows += shared(name, options.precision, options.steps, max(3, options.repeats // 2))
     options.out.mkdir(parents=True, exist_ok=True)
     content = {"network": name, "base": dataclasses.asdict(BASE), "environment": environment(), "rows": rows}
