@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -157,3 +158,20 @@ def test_many_steps_go_where_the_plain_path_goes():
         pixels, adam = adam_step(pixels, gradient, adam, 0.05, torch.zeros(3), torch.ones(3))
         theirs.append(float((total / count).detach()))
     assert [step.loss for step in ours] == pytest.approx(theirs, rel=1e-4)
+
+
+def test_the_images_of_a_step_are_decoded_side_by_side():
+    class Slow(list):
+        """Gives no image before another is asked for too."""
+
+        both = threading.Barrier(2, timeout=20)
+
+        def __getitem__(self, index):
+            self.both.wait()
+            return super().__getitem__(index)
+
+    config = replace(TINY, batch_size=4)
+    plainly = draw_samples(pictures(), range(5), 1, config)
+    slowly = draw_samples(Slow(pictures()), range(5), 1, config)
+    assert torch.equal(slowly.scenes, plainly.scenes) and torch.equal(slowly.labels, plainly.labels)
+    assert slowly.looks == plainly.looks

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -65,9 +67,10 @@ def draw_samples(
     scenes = torch.empty(len(numbers), 3, *config.crop, device=device, memory_format=torch.channels_last)
     labels = torch.empty(len(numbers), *config.crop, dtype=torch.uint8, device=device)
     looks = []
-    for scene, covered, number in zip(scenes, labels, numbers, strict=True):
-        epoch, place = divmod(step * config.batch_size + number, len(training))
-        image, truth = images[training[order(config.seed, epoch, len(training))[place]]]
+    places = [divmod(step * config.batch_size + number, len(training)) for number in numbers]
+    wanted = [training[order(config.seed, epoch, len(training))[place]] for epoch, place in places]
+    read = _readers().map(images.__getitem__, wanted)
+    for scene, covered, number, (image, truth) in zip(scenes, labels, numbers, read, strict=True):
         _must_be_labels(truth)
         image, truth = image.to(device, non_blocking=True), truth.to(device, non_blocking=True)
         size = (truth.shape[0], truth.shape[1])
@@ -77,6 +80,12 @@ def draw_samples(
         covered.copy_(looks[-1].cover(apply_scene_to_labels(truth, drawn)))
     under = tuple(scene[look.at].clone() for scene, look in zip(scenes, looks, strict=True))
     return Samples(scenes, labels, tuple(looks), under)
+
+
+@functools.cache
+def _readers() -> ThreadPoolExecutor:
+    """Threads that decode the images of a step at once, so that a fast network need not wait for one to do it."""
+    return ThreadPoolExecutor(8)
 
 
 def _must_be_labels(labels: Tensor) -> None:

@@ -42,7 +42,7 @@ class LabelledImages(Protocol):
     """Anything to train on: a list of pairs will do, and so does a split of a data set.
 
     Item i is an image (3, H, W), uint8 in 0..255 or float in [0, 1], and its labels (H, W), class ids or IGNORE.
-    Two threads may ask at once.
+    Several threads may ask at once.
     """
 
     def __len__(self) -> int: ...
