@@ -200,9 +200,15 @@ class Victim:
         return logits[..., : x.shape[-2], : x.shape[-1]]
 
 
-@functools.lru_cache(maxsize=256)
 def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor (n,) that stays on its device, for which a GPU would be waited for each time it is sent there."""
+    """A tensor (n,) of these values. On a GPU it is kept, because sending it there again would wait for the GPU."""
+    if device.type == "cpu" or torch.compiler.is_exporting():  # an export makes stand-ins that must not be kept
+        return torch.tensor(values, device=device, dtype=dtype)
+    return _kept(values, device, dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(values, device=device, dtype=dtype)
 
