@@ -201,7 +201,7 @@ class Victim:
 
 
 def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor (n,) of these values. On a GPU it is kept, because sending it there again would wait for the GPU."""
+    """A tensor (n,) of these values; on a GPU it is kept, because sending it again would wait for the GPU."""
     if device.type == "cpu" or torch.compiler.is_exporting():  # an export makes stand-ins that must not be kept
         return torch.tensor(values, device=device, dtype=dtype)
     return _kept(values, device, dtype)
