@@ -3,8 +3,8 @@
     python docs/results/camvid-first/margins.py VICTIM DATA SPLIT PATCH [--images 12]
 
 Over the pixels outside the patch that are right without it, in patch widths from its edge: the median lead of the
-right class over the next one; the median change of the logits (the largest over the classes, each freed of its mean);
-the mean of the lead that the patch takes; the share of pixels whose class changes.
+right class over the next one; the median change of the logits (the largest over the classes, each freed of its
+mean); the mean of the lead that the patch takes; the share of pixels whose class changes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BINS = ((0.0, 0.25), (0.25, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 99.0))
 
 
 def measured(victim: Victim, patch: Patch, image: Tensor, labels: Tensor) -> Tensor:
-    """Of each counted pixel (5, N): distance, lead, change of the logits, lead taken, whether its class changed."""
+    """Of each counted pixel (5, N): distance, lead, change of the logits, lead taken, class changed or not."""
     region = centre_region(*labels.shape, *patch.size)
     clean, patched = (victim(x[None])[0] for x in (image, paste(image, patch.pixels, region)))
     highest = clean.topk(2, dim=0).values
