@@ -53,6 +53,8 @@ def test_a_cell_that_fails_ends_all_with_its_own_error():
 
 
 def test_no_cluster_at_an_address_is_one_line():
+    with pytest.raises(BadInput, match=r"no Ray cluster at 127.0.0.1:1 \(.*refused\); give the address of one"):
+        run_cells(failing, 7, [1], ray="127.0.0.1:1")
     with pytest.raises(BadInput, match=r"no Ray cluster at auto .*; give the address of one, or local"):
         run_cells(failing, 7, [1], ray="auto")
 

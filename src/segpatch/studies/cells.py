@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -76,8 +77,11 @@ def _connected(address: str) -> Iterator[Any]:
     except ImportError as error:
         raise Missing("--ray needs Ray, which is not installed; pip install 'segpatch[ray]'") from error
     try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdigit() and "/" not in host:  # where nothing listens, Ray would try for many minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BadInput(f"no Ray cluster at {address} ({reason}); give the address of one, or local") from error
     try:
