@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import torch
@@ -75,18 +76,25 @@ def miou_loop(confusion: Tensor) -> float:
     return sum(present) / len(present)
 
 
-def cross_entropy_loop(logits: Tensor, labels: Tensor, *, only_right: bool) -> tuple[float, int]:
-    """Summed cross-entropy and number of pixels: the labelled ones, or of those the rightly predicted."""
+def loss_loop(
+    logits: Tensor, labels: Tensor, of_pixel: Callable[[list[float], int, bool], float], *, only_right: bool
+) -> tuple[float, int]:
+    """Summed loss and number of pixels: the labelled ones, or of those the rightly predicted.
+
+    of_pixel: from the class probabilities of a labelled pixel, its class, and whether it is right, to its loss.
+    """
     total, count = 0.0, 0
     for image in range(labels.shape[0]):
         for row in range(labels.shape[1]):
             for column in range(labels.shape[2]):
                 true = int(labels[image, row, column])
-                scores = logits[image, :, row, column].tolist()
-                if true == IGNORE or (only_right and scores.index(max(scores)) != true):
+                if true == IGNORE:
                     continue
-                total += math.log(sum(math.exp(score) for score in scores)) - scores[true]
-                count += 1
+                scores = logits[image, :, row, column].tolist()
+                right = scores.index(max(scores)) == true
+                exponentials = [math.exp(score) for score in scores]
+                total += of_pixel([one / sum(exponentials) for one in exponentials], true, right)
+                count += right or not only_right
     return total, count
 
 

@@ -20,6 +20,7 @@ from segpatch.models.victim import Victim
 from segpatch.patch import FULL_RANGE, random_pixels
 from segpatch.processes import ALONE
 from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels
+from segpatch.types import IGNORE
 from segpatch.updates import adam_start, adam_step
 from side_by_side import side_by_side
 from tiny import TINY, conv_victim, pictures, plain
@@ -31,7 +32,7 @@ def gradient_of(
     """The gradient of a step on all five pictures, and what it saw."""
     images = pictures()
     gradient, seen = patch_gradient(
-        victims, pixels, config, lambda: draw_samples(images, range(5), step, config, processes), processes
+        victims, pixels, config, lambda: draw_samples(images, range(5), step, config, processes), processes, step
     )
     return gradient, seen.read(step)
 
@@ -66,13 +67,16 @@ def test_several_processes_add_up_to_the_whole_step(world: int):
     assert all(torch.equal(gradient, shares[0][0]) for gradient, _ in shares)
 
 
-def test_several_victims_are_averaged():
+def test_several_victims_have_the_same_say():
     victims = [conv_victim(seed, name=f"v{seed}") for seed in range(3)]
-    config = replace(TINY, batch_size=4, micro_batch=3)
+    victims[1].module.weight.data *= 20  # its gradient is much larger
+    config = replace(TINY, batch_size=4, micro_batch=3, loss="cross-entropy")
     pixels = random_pixels((4, 4), FULL_RANGE, 0)
     together, step = gradient_of(victims, pixels, 2, config)
     alone = [gradient_of([victim], pixels, 2, config) for victim in victims]
-    torch.testing.assert_close(together, torch.stack([gradient for gradient, _ in alone]).mean(0))
+    assert alone[1][1].gradient_norm > 5 * alone[0][1].gradient_norm
+    units = [gradient / gradient.norm() for gradient, _ in alone]
+    torch.testing.assert_close(together, torch.stack(units).mean(0))
     assert step.loss == pytest.approx(sum(one.loss for _, one in alone) / 3)
     assert step.correct == pytest.approx(sum(one.correct for _, one in alone) / 3)
 
@@ -102,9 +106,10 @@ def test_the_gradient_is_the_finite_difference(loss: str):
         assert gradient[where] != 0
 
 
-def plain_batch(images, pixels: Tensor, step: int, config: AttackConfig) -> tuple[Tensor, Tensor]:
-    """The patched crops of a step and their labels, sample by sample, differentiable in the patch."""
-    parts = []
+def plain_batch(images, pixels: Tensor, step: int, config: AttackConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """The patched crops of a step and their labels, sample by sample, differentiable in the patch, and the crops
+    without it."""
+    parts, crops = [], []
     scenes = EOT(SceneEOT(config.scales, config.crop, config.flip), config.patch_eot, config.place)
     for number in range(config.batch_size):
         epoch, place = divmod(step * config.batch_size + number, len(images))
@@ -112,8 +117,9 @@ def plain_batch(images, pixels: Tensor, step: int, config: AttackConfig) -> tupl
         scene, placement = draw(scenes, (config.seed, step, number), tuple(truth.shape), config.patch_size)
         crop, truth = apply_scene(image, scene).to(pixels), apply_scene_to_labels(truth, scene)
         parts.append(apply_placement(crop, truth.long(), pixels, placement))
+        crops.append(crop)
     patched, labels = zip(*parts, strict=True)
-    return torch.stack(patched), torch.stack(labels)
+    return torch.stack(patched), torch.stack(labels), torch.stack(crops)
 
 
 WARPED = {"patch_eot": PRESETS["strong"].patch_eot, "place": "drawn", "crop": (16, 16)}
@@ -129,13 +135,41 @@ def test_the_step_is_the_plain_one_written_out(change: dict, channels: str):
     )
     config = replace(TINY, batch_size=3, **change)
     pixels = random_pixels((4, 4), FULL_RANGE, 3).double().requires_grad_()
-    images, labels = plain_batch(pictures(), pixels, 0, config)
+    images, labels, _ = plain_batch(pictures(), pixels, 0, config)
     total, count = LOSSES[config.loss](victim(images), labels)
     (wanted,) = torch.autograd.grad(total / count, pixels)
     gradient, step = gradient_of([victim], pixels, 0, config)
     assert wanted.abs().max() > 1e-4
     torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-8)
     assert step.loss == pytest.approx(float((total / count).detach()), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_a_step_of_every_loss_is_the_plain_one(name: str, micro_batch: int | None):
+    """The clean prediction, the share of steps that are done, and gradients that are mixed are all in it."""
+    victim = plain(nn.Conv2d(3, 3, 3, padding=1).double())
+    loss, step = LOSSES[name], 3
+    config = replace(TINY, batch_size=4, micro_batch=micro_batch, loss=name)
+    pixels = random_pixels((4, 4), FULL_RANGE, 3).double().requires_grad_()
+    images, labels, crops = plain_batch(pictures(), pixels, step, config)
+    predicted = victim(crops).argmax(1)
+    logits = victim(images)
+    total, count = loss(logits, labels, step / 6, predicted)
+    (wanted,) = torch.autograd.grad(total / count, pixels, retain_graph=True)
+    if loss.mix and loss.mix.normalised:
+        right = logits.argmax(1) == labels
+        gamma = float(loss.gamma(right.sum(), (labels != IGNORE).sum()))
+        parts = []
+        for some in (right, ~right):
+            of_some = LOSSES["cross-entropy"](logits, torch.where(some, labels, IGNORE))[0]
+            parts.append(torch.autograd.grad(of_some, pixels, retain_graph=True)[0])
+        mixture = gamma * parts[0] / parts[0].norm() + (1 - gamma) * parts[1] / parts[1].norm()
+        wanted = mixture / mixture.norm()
+    gradient, seen = gradient_of([victim], pixels, step, config)
+    assert wanted.abs().max() > 1e-4
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-8)
+    assert seen.loss == pytest.approx(float((total / count).detach()), rel=1e-6)
 
 
 def test_many_steps_go_where_the_plain_path_goes():
@@ -152,7 +186,7 @@ def test_many_steps_go_where_the_plain_path_goes():
     adam = adam_start(pixels)
     for step in range(4):
         leaf = pixels.clone().requires_grad_()
-        patched, labels = plain_batch(images, leaf, step, config)
+        patched, labels, _ = plain_batch(images, leaf, step, config)
         total, count = LOSSES[config.loss](victim(patched), labels)
         (gradient,) = torch.autograd.grad(total / count, leaf)
         pixels, adam = adam_step(pixels, gradient, adam, 0.05, torch.zeros(3), torch.ones(3))

@@ -51,7 +51,7 @@ def train_patch(
     on_state: Callable[[AttackState], None] | None = None,
     processes: Processes = ALONE,
 ) -> Patch:
-    """The trained patch, for one network or for several at once (their mean losses are averaged).
+    """The trained patch, for one network or for several at once (see `patch_gradient`).
 
     images: the training images. on_step is called after each step, on_state with what `resume` takes.
     Weights never get gradients. Where memory runs out, it goes on with half as many images per forward pass,
@@ -96,7 +96,7 @@ def train_patch(
             samples = partial(samples_of, state.step, coming.pop(state.step))
             if state.step + 1 < config.steps:
                 coming[state.step + 1] = pool.submit(drawn, state.step + 1)
-            gradient, seen = patch_gradient(fast, state.pixels, fitting, samples, processes)
+            gradient, seen = patch_gradient(fast, state.pixels, fitting, samples, processes, state.step)
             fitting = replace(config, micro_batch=seen.micro_batch)
             size = step_size(config, state.step)
             if config.stepper == "sign":

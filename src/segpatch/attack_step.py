@@ -14,7 +14,8 @@ from segpatch.attack_config import AttackConfig
 from segpatch.data.dataset import order
 from segpatch.eot import EOT, Appearance, appearance, draw
 from segpatch.errors import BadInput
-from segpatch.losses import PIXEL_WEIGHTS
+from segpatch.evaluation import predict_prepared
+from segpatch.losses import LOSSES, PixelLoss, PixelRule, Pixels, from_clean, unit
 from segpatch.memory import in_parts_that_fit
 from segpatch.models.victim import Victim
 from segpatch.processes import ALONE, Processes
@@ -110,23 +111,58 @@ class Seen(NamedTuple):
         return Step(step, loss, correct, counted, norm, saturated, self.micro_batch)
 
 
+class Gradients(NamedTuple):
+    """A step as each of V networks sees it: uphill directions (V, 3, h, w), mean losses, right, labelled and
+    counted pixels (V,) float64, and the images per forward pass."""
+
+    directions: Tensor
+    losses: Tensor
+    right: Tensor
+    labelled: Tensor
+    counted: Tensor
+    micro_batch: int
+
+
 def patch_gradient(
     victims: Sequence[Victim],
     pixels: Tensor,
     config: AttackConfig,
     samples: Callable[[], Samples],
     processes: Processes = ALONE,
+    step: int = 0,
 ) -> tuple[Tensor, Seen]:
-    """The uphill direction (3, h, w) of one step, and what the step saw.
+    """The uphill direction (3, h, w) of a step, and what the step saw.
+
+    Of several networks it is the mean of their directions, each of L2 norm 1, so that no network drowns another.
+    Source: arXiv:2303.14304, which weighs its surrogates so. For the rest see `network_gradients`.
+    """
+    seen = network_gradients(victims, pixels, config, samples, processes, step)
+    directions = seen.directions if len(victims) == 1 else torch.stack([unit(one) for one in seen.directions])
+    gradient = directions.mean(0)
+    labelled = seen.labelled.sum().clamp(min=1)
+    values = [seen.losses.mean(), seen.right.sum() / labelled, seen.counted.sum() / labelled]
+    return gradient, Seen(torch.stack([*values, gradient.norm().double()]), seen.micro_batch)
+
+
+def network_gradients(
+    victims: Sequence[Victim],
+    pixels: Tensor,
+    config: AttackConfig,
+    samples: Callable[[], Samples],
+    processes: Processes = ALONE,
+    step: int = 0,
+) -> Gradients:
+    """What each network makes of the same samples of a step.
 
     samples: gives this process's of the step. Totals and counts are added over micro-batches and processes and
     divided once, so any split gives the same gradient. Where memory runs out, the step is repeated with half the
     micro-batch.
     """
     batch = config.batch_size or 1
+    progress = step / (config.steps or 1)
 
     def summed(part: int) -> tuple[Tensor, Tensor]:
-        return _summed(victims, samples(), pixels, part, config)
+        return _summed(victims, samples(), pixels, part, config, progress)
 
     def of_this_process() -> tuple[Tensor, Tensor, int]:
         part = config.micro_batch or batch
@@ -139,61 +175,100 @@ def patch_gradient(
     shares = processes.gathered(of_this_process)
     gradients = torch.stack([gradients for gradients, _, _ in shares]).sum(0).to(pixels.device)
     tallies = torch.stack([tallies for _, tallies, _ in shares]).sum(0).to(pixels.device)
-    totals, counts, right, seen = tallies.unbind(1)
-    gradient = (gradients / counts.clamp(min=1).to(gradients).view(-1, 1, 1, 1)).mean(0)
-    labelled = seen.sum().clamp(min=1)
-    values = [(totals / counts.clamp(min=1)).mean(), right.sum() / labelled, counts.sum() / labelled]
-    seen_values = torch.stack([*values, gradient.norm().double()])
-    return gradient, Seen(seen_values, min(part for _, _, part in shares))
+    loss = LOSSES[config.loss]
+    totals, right, labelled = tallies[:, :-2], tallies[:, -2], tallies[:, -1]
+    of_each = list(zip(right, labelled, strict=True))
+    return Gradients(
+        torch.stack([loss.direction(one, *counts) for one, counts in zip(gradients, of_each, strict=True)]),
+        torch.stack([loss.mean(one, *counts) for one, counts in zip(totals, of_each, strict=True)]),
+        right,
+        labelled,
+        right if loss.over == "right" else labelled,
+        min(part for _, _, part in shares),
+    )
 
 
 def _summed(
-    victims: Sequence[Victim], samples: Samples, pixels: Tensor, part: int, config: AttackConfig
+    victims: Sequence[Victim], samples: Samples, pixels: Tensor, part: int, config: AttackConfig, progress: float
 ) -> tuple[Tensor, Tensor]:
-    """Of samples, `part` at a time: summed gradients (V, 3, h, w), one per network, and tallies (V, 4) float64.
-
-    The tallies are loss total, loss count, right pixels, labelled pixels.
-    """
-    gradients = torch.zeros(len(victims), *pixels.shape, dtype=pixels.dtype, device=pixels.device)
-    tallies = torch.zeros(len(victims), 4, dtype=torch.float64, device=pixels.device)
+    """Of samples, `part` at a time: summed gradients (V, R, 3, h, w) of the R rules of the loss, and tallies
+    (V, R + 2) float64: the R totals, right pixels, labelled pixels."""
+    loss = LOSSES[config.loss]
+    rules = loss.rules()
+    gradients = torch.zeros(len(victims), len(rules), *pixels.shape, dtype=pixels.dtype, device=pixels.device)
+    tallies = torch.zeros(len(victims), len(rules) + 2, dtype=torch.float64, device=pixels.device)
     for first in range(0, len(samples.looks), part):
         some = slice(first, first + part)
-        looks, scenes = samples.looks[some], samples.scenes[some].to(pixels)
-        leaf = pixels.detach().clone().requires_grad_(True)
-        shown = [look.over(under.to(leaf), leaf) for look, under in zip(looks, samples.under[some], strict=True)]
-        for scene, look, patch in zip(scenes, looks, shown, strict=True):
-            scene[look.at] = patch.detach()
-        for index, victim in enumerate(victims):
-            gradient, tally = _of_scenes(victim, scenes, samples.labels[some], config)
-            # Only what the patch shows of itself leads back to it.
-            regions = [
-                victim.gradient_of_images(whole[look.at].to(leaf))
-                for whole, look in zip(gradient, looks, strict=True)
+        looks, scenes, under = samples.looks[some], samples.scenes[some].to(pixels), samples.under[some]
+        labels = [samples.labels[some]] * len(victims)
+        if loss.seen == "clean":
+            _put(scenes, looks, under)
+            labels = [
+                _right_when_clean(victim, scenes, truth, config)
+                for victim, truth in zip(victims, labels, strict=True)
             ]
-            last = index == len(victims) - 1
-            (of_patch,) = torch.autograd.grad(shown, leaf, regions, retain_graph=not last)
-            gradients[index] += of_patch
+        leaf = pixels.detach().clone().requires_grad_(True)
+        shown = [look.over(below.to(leaf), leaf) for look, below in zip(looks, under, strict=True)]
+        _put(scenes, looks, [patch.detach() for patch in shown])
+        for index, (victim, truth) in enumerate(zip(victims, labels, strict=True)):
+            of_scenes, tally = scene_gradients(victim, scenes, truth, config, rules, progress)
             tallies[index] += tally.to(tallies)
+            for rule, gradient in enumerate(of_scenes):
+                # Only what the patch shows of itself leads back to it.
+                regions = [
+                    victim.gradient_of_images(whole[look.at].to(leaf))
+                    for whole, look in zip(gradient, looks, strict=True)
+                ]
+                (of_patch,) = torch.autograd.grad(shown, leaf, regions, retain_graph=True)
+                gradients[index, rule] += of_patch
     return gradients, tallies
 
 
-def _of_scenes(victim: Victim, scenes: Tensor, labels: Tensor, config: AttackConfig) -> tuple[Tensor, Tensor]:
-    """The gradient of the loss for a victim's normalised scenes (b, 3, H, W), and its tally (4,)."""
+def _put(scenes: Tensor, looks: Sequence[Appearance], regions: Sequence[Tensor]) -> None:
+    """Writes to each scene what is to be seen where its patch lies."""
+    for scene, look, region in zip(scenes, looks, regions, strict=True):
+        scene[look.at] = region.to(scene)
+
+
+def _right_when_clean(victim: Victim, scenes: Tensor, labels: Tensor, config: AttackConfig) -> Tensor:
+    """Labels (b, H, W) of the pixels that the network gets right in scenes without the patch, else IGNORE."""
+    with torch.inference_mode():
+        predicted = predict_prepared(victim, victim.prepared(scenes), config.precision)
+    return from_clean(labels.to(predicted.device), predicted)
+
+
+def scene_gradients(
+    victim: Victim,
+    scenes: Tensor,
+    labels: Tensor,
+    config: AttackConfig,
+    rules: Sequence[PixelRule],
+    progress: float = 0.0,
+) -> tuple[list[Tensor], Tensor]:
+    """The gradient of the summed loss by each rule for a victim's normalised scenes (b, 3, H, W), and a tally: the
+    sums by rule, right pixels, labelled pixels (R + 2,) float64."""
     x = victim.prepared(scenes).detach().requires_grad_(True)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         raw = victim.raw_of(x)
-    sums = resized_loss(
-        raw.logits,
-        labels.to(x.device),
-        PIXEL_WEIGHTS[config.loss],
-        size=raw.size,
-        align_corners=victim.align_corners,
-        merge=victim.merge,
-    )
-    if not sums.total.requires_grad:
-        raise BadInput(
-            f"the loss of {victim.name} does not depend on the patch: its module cuts the gradient "
-            "(no_grad, argmax or a detached output); return the raw logits"
+    gradients, totals = [], []
+    for number, rule in enumerate(rules):
+
+        def loss(pixels: Pixels, rule: PixelRule = rule) -> PixelLoss:
+            return rule(pixels, progress)
+
+        sums = resized_loss(
+            raw.logits,
+            labels.to(x.device),
+            loss,
+            size=raw.size,
+            align_corners=victim.align_corners,
+            merge=victim.merge,
         )
-    (gradient,) = torch.autograd.grad(sums.total, x)
-    return gradient, torch.stack([part.detach().double() for part in sums])
+        if not sums.total.requires_grad:
+            raise BadInput(
+                f"the loss of {victim.name} does not depend on the patch: its module cuts the gradient "
+                "(no_grad, argmax or a detached output); return the raw logits"
+            )
+        gradients.append(torch.autograd.grad(sums.total, x, retain_graph=number + 1 < len(rules))[0])
+        totals.append(sums.total.detach().double())
+    return gradients, torch.stack([*totals, sums.right, sums.labelled])

@@ -198,10 +198,10 @@ def _joined(parts: Sequence[Scores], order: Tensor) -> Scores:
 
 def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
     """Predicted class ids (B, H, W) uint8 on the CPU, of images (B, 3, H, W) in [0, 1]."""
-    return _predict(victim, victim.prepared(images), precision).cpu()
+    return predict_prepared(victim, victim.prepared(images), precision).cpu()
 
 
-def _predict(victim: Victim, x: Tensor, precision: str) -> Tensor:
+def predict_prepared(victim: Victim, x: Tensor, precision: str) -> Tensor:
     """Predicted class ids (B, H, W) uint8 on the victim's device, of its prepared images (B, 3, H, W)."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
         raw = victim.raw_of(x)
@@ -234,7 +234,7 @@ class _InParts:
 
     def predict(self, victim: Victim, x: Tensor) -> Tensor:
         def whole(part: int) -> Tensor:
-            return torch.cat([_predict(victim, some, self.precision) for some in torch.split(x, part)])
+            return torch.cat([predict_prepared(victim, some, self.precision) for some in torch.split(x, part)])
 
         part = self.part or len(x)
         predicted, fitting = in_parts_that_fit(whole, part, len(x))

@@ -2,13 +2,15 @@
 
 Logits leave a network at a fraction of the image size. Resizing them, comparing classes and differentiating back
 costs as much as a small network when written plainly, because every step passes over tensors of full size, and
-fresh memory of that size is slow to come by. Here the gradient of a weighted cross-entropy is written down
-(softmax minus one-hot), and all of it is done block by block of the resized logits (`segpatch.resizing`).
+fresh memory of that size is slow to come by. Here the gradient of a cross-entropy is written down (softmax minus
+one-hot, times the slope of a `PixelLoss`), and all of it is done block by block of the resized logits
+(`segpatch.resizing`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segpatch.cores import side_by_side
-from segpatch.losses import PixelWeight, merge_logits
+from segpatch.losses import PixelLoss, Pixels, merge_logits
 from segpatch.resizing import RUN, Piece, in_pieces, plan_resize
 from segpatch.types import IGNORE
 
@@ -24,13 +26,14 @@ _LEAST = -80.0
 """Logits further below the highest are taken for this one: their share of any sum is 0, and numbers below single
 precision's smallest normal one, which their exponentials are, slow a CPU down several times."""
 
+PixelsLoss = Callable[[Pixels], PixelLoss]
+
 
 class Sums(NamedTuple):
-    """Sums over the pixels of a batch, scalars: the loss (differentiable in the raw logits), the weights, the
-    labelled pixels that are right, and the labelled pixels."""
+    """Sums over the pixels of a batch, scalars: the loss (differentiable in the raw logits), the labelled pixels
+    that are right, and the labelled pixels."""
 
     total: Tensor
-    weights: Tensor
     right: Tensor
     labelled: Tensor
 
@@ -38,19 +41,20 @@ class Sums(NamedTuple):
 def resized_loss(
     raw: Tensor,
     labels: Tensor,
-    weight: PixelWeight,
+    loss: PixelsLoss,
     *,
     size: tuple[int, int],
     align_corners: bool,
     merge: Tensor | None = None,
 ) -> Sums:
-    """The sums of weight x cross-entropy over raw logits (B, K, h, w) resized to `size`, cut to the labels.
+    """The sums of a loss over raw logits (B, K, h, w) resized to `size`, cut to the labels.
 
-    labels (B, H, W), H and W at most those of size (the network's padded input). merge: class of the labels that
-    each of the K classes belongs to (K,), whose probabilities are added; None where they are the same.
-    Equal to the loss of `segpatch.losses` on bilinearly resized and merged logits, gradient included.
+    loss: of pixels as `segpatch.losses` takes them. labels (B, H, W), H and W at most those of size (the network's
+    padded input). merge: class of the labels that each of the K classes belongs to (K,), whose probabilities are
+    added; None where they are the same.
+    Equal to the loss written out on bilinearly resized and merged logits, gradient included.
     """
-    sums = _ResizedLoss.apply(raw, labels, weight, size, align_corners, merge)  # type: ignore[no-untyped-call]
+    sums = _ResizedLoss.apply(raw, labels, loss, size, align_corners, merge)  # type: ignore[no-untyped-call]
     return Sums(*sums)
 
 
@@ -85,36 +89,36 @@ class _ResizedLoss(torch.autograd.Function):
         ctx: Any,
         raw: Tensor,
         labels: Tensor,
-        weight: PixelWeight,
+        loss: PixelsLoss,
         size: tuple[int, int],
         align_corners: bool,
         merge: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         plan = plan_resize(raw, (labels.shape[1], labels.shape[2]), size, align_corners)
         truths = plan.padded(labels)
 
         def counted(piece: Piece) -> tuple[Tensor, Tensor]:
-            sums = raw.new_zeros(4, dtype=torch.float64)
+            sums = raw.new_zeros(3, dtype=torch.float64)
             for block, logits, scratch in piece.resized():
                 truth = truths[piece.image, block.at].reshape(-1, 1, RUN)
                 labelled = truth != IGNORE
                 index = torch.where(labelled, truth, 0).long()
-                loss, weights, right = _block_loss(logits, scratch, index, labelled, weight, merge)
+                value, right = _block_loss(logits, scratch, index, labelled, loss, merge)
                 # In single precision within a block, where counts are exact, and in double over blocks.
-                sums += torch.stack([part.sum().double() for part in (loss, weights, right, labelled)])
+                sums += torch.stack([part.sum().double() for part in (value, right, labelled)])
                 piece.add_gradient(block, logits)
             return sums, piece.gradient_at_source()
 
         gradient = torch.zeros_like(raw)
-        sums = raw.new_zeros(4, dtype=torch.float64)
+        sums = raw.new_zeros(3, dtype=torch.float64)
         pieces = in_pieces(raw.detach(), plan)
         for piece, (part, of_rows) in zip(pieces, side_by_side(counted, pieces, raw.device), strict=True):
             gradient[piece.image, :, piece.rows] += of_rows
             sums += part
-        total, weights, right, labelled = sums.unbind()
+        total, right, labelled = sums.unbind()
         ctx.save_for_backward(gradient)
-        ctx.mark_non_differentiable(weights, right, labelled)
-        return total.to(torch.promote_types(raw.dtype, torch.float32)), weights, right, labelled
+        ctx.mark_non_differentiable(right, labelled)
+        return total.to(torch.promote_types(raw.dtype, torch.float32)), right, labelled
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -123,19 +127,22 @@ class _ResizedLoss(torch.autograd.Function):
 
 
 def _block_loss(
-    logits: Tensor, scratch: Tensor, index: Tensor, labelled: Tensor, weight: PixelWeight, merge: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted loss, weights and right pixels (P, 1, C) of logits (P, K, C), which become their gradient."""
+    logits: Tensor, scratch: Tensor, index: Tensor, labelled: Tensor, loss: PixelsLoss, merge: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Loss and right pixels (P, 1, C) of logits (P, K, C), which become the gradient of the loss."""
     if merge is not None:
-        return _merged_loss(logits, index, labelled, weight, merge)
+        return _merged_loss(logits, index, labelled, loss, merge)
     right = (_from_highest(logits, scratch) == index) & labelled
-    weights = weight(right, labelled).to(logits.dtype)
     of_truth = logits.gather(1, index)
     # Powers of two take a CPU a third of the time of exponentials.
     exponentials = logits.clamp_(min=_LEAST).mul_(1 / math.log(2)).exp2_()
     total = exponentials.sum(1, keepdim=True)
-    exponentials.mul_(weights / total).scatter_add_(1, index, -weights)
-    return total.log_().sub_(of_truth).mul_(weights), weights, right
+    cross_entropy = total.log().sub_(of_truth)
+    value, slope = loss(
+        Pixels(right, labelled, cross_entropy, lambda: exponentials.norm(dim=1, keepdim=True) / total)
+    )
+    exponentials.mul_(slope / total).scatter_add_(1, index, -slope)
+    return value, right
 
 
 def _from_highest(logits: Tensor, scratch: Tensor) -> Tensor:
@@ -153,15 +160,16 @@ def _from_highest(logits: Tensor, scratch: Tensor) -> Tensor:
 
 
 def _merged_loss(
-    logits: Tensor, index: Tensor, labelled: Tensor, weight: PixelWeight, merge: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    logits: Tensor, index: Tensor, labelled: Tensor, loss: PixelsLoss, merge: Tensor
+) -> tuple[Tensor, Tensor]:
     """As _block_loss, with the classes merged; the gradient is left to autograd."""
     leaf = logits.clone().requires_grad_(True)
     with torch.enable_grad():
         merged = merge_logits(leaf, merge)
         right = (merged.argmax(1, keepdim=True) == index) & labelled
-        weights = weight(right, labelled).to(logits.dtype)
-        loss = F.cross_entropy(merged, index.squeeze(1), reduction="none").unsqueeze(1) * weights
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        cross_entropy = F.cross_entropy(merged, index.squeeze(1), reduction="none").unsqueeze(1)
+        norm = merged.detach().softmax(1).norm(dim=1, keepdim=True)
+        value = loss(Pixels(right, labelled, cross_entropy, lambda: norm)).value
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
     logits.copy_(gradient)
-    return loss.detach(), weights, right
+    return value.detach(), right

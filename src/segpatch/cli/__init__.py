@@ -58,8 +58,8 @@ def main() -> None:
     else:
         leave(processes)
     if processes.world > 1:
-        # A thread of gloo's that lets go of a tensor while the interpreter shuts down aborts the process: seen with
-        # torch 2.13 in 1 of 12 runs on a busy machine. Everything is written by now, so nothing is shut down.
+        # A thread of gloo's that lets go of a tensor while the interpreter shuts down aborts the process: one
+        # of a dozen runs on a busy machine (torch 2.13). All is written by now, so nothing needs shutting down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
