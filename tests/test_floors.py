@@ -30,6 +30,7 @@ FLOORS = [
         "attack",
         "attack_config",
         "attack_step",
+        "alignment",
         "evaluation",
         "transfer",
         "locality",

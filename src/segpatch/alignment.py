@@ -1,0 +1,122 @@
+"""Do networks pull a patch the same way? Cosines between the patch gradients of different networks.
+
+arXiv:2502.16012 explains that its patches do not travel by gradients that do not agree between architectures; it
+does not measure them. A gradient of few scenes is noisy, and noise alone lowers a cosine: so the gradients of many
+draws are kept, and each network's agreement with itself on other scenes stands beside its agreement with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segpatch.attack_config import AttackConfig
+from segpatch.attack_step import Samples, draw_samples, network_gradients, scene_gradients
+from segpatch.errors import BadInput
+from segpatch.losses import LOSSES
+from segpatch.models.folding import folded
+from segpatch.models.victim import Victim
+from segpatch.types import LabelledImages
+
+_SPLITS = 100
+"""Ways in which the draws are halved for a network's agreement with itself."""
+_NORMAL = 1.96
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Agreement of V networks over the same draws of scenes.
+
+    cosine (V, V): between the gradients of two networks, each summed over all draws; low, high: its 95 % interval
+    by the jackknife over draws, rather too wide than too narrow (Efron and Stein 1981). itself (V,): cosine between
+    a network's gradients over two halves of the draws, the mean over many halvings, brought to the length of all
+    (Spearman and Brown 1910); noise keeps the cosine of two networks below the root of the product of theirs.
+    draws (V, V): the mean cosine between gradients of the same single draw.
+    """
+
+    cosine: Tensor
+    low: Tensor
+    high: Tensor
+    itself: Tensor
+    draws: Tensor
+
+
+def patch_gradients(
+    victims: Sequence[Victim],
+    images: LabelledImages,
+    pixels: Tensor | None,
+    config: AttackConfig,
+    draws: int,
+    on_draw: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Gradients (S, V, D), float64, of the loss by a patch (3, h, w), per draw of scenes and network, D = 3hw.
+
+    config: a resolved one, whose scenes, loss and batch are drawn; draw number s is that of training step s.
+    pixels None: on clean scenes, by what is seen in the patch's place, which takes a config without patch EOT.
+    """
+    if pixels is None and config.patch_eot is not None:
+        raise BadInput("the gradient on clean scenes needs a patch that is pasted as it is; give no patch EOT")
+    fast = [folded(victim) for victim in victims]
+    device = fast[0].device
+    out = []
+    for draw in range(draws):
+        samples = draw_samples(images, range(len(images)), draw, config, device=device)
+        if pixels is None:
+            found = torch.stack([_on_clean(victim, samples, config) for victim in fast])
+        else:
+            shown = pixels.to(device)
+            seen = network_gradients(fast, shown, config, lambda samples=samples: samples, step=draw)  # type: ignore[misc]
+            found = seen.directions
+        out.append(found.flatten(1).double().cpu())
+        if on_draw:
+            on_draw(draw + 1)
+    return torch.stack(out)
+
+
+def _on_clean(victim: Victim, samples: Samples, config: AttackConfig) -> Tensor:
+    """The gradient (3, h, w) of the mean loss by the pixels under the patch, summed over the scenes."""
+    rules = LOSSES[config.loss].rules()
+    (whole, *_), tally = scene_gradients(victim, samples.scenes, samples.labels, config, rules[:1])
+    regions = [victim.gradient_of_images(one[look.at]) for one, look in zip(whole, samples.looks, strict=True)]
+    return torch.stack(regions).sum(0) / tally[-2].clamp(min=1).to(whole)
+
+
+def alignment(gradients: Tensor) -> Alignment:
+    """The agreement of networks, from their gradients (S, V, D) over S draws, at least 4."""
+    count = len(gradients)
+    if count < 4:
+        raise BadInput(f"agreement between networks needs at least 4 draws of scenes, got {count}")
+    # The cosine of any two sums over draws follows from the inner products of single draws.
+    products = torch.einsum("svd,twd->vwst", gradients, gradients)
+    without_one = 1 - torch.eye(count, dtype=products.dtype)
+    cosine = _cosine(products, torch.ones(1, count, dtype=products.dtype))[0]
+    deleted = _cosine(products, without_one)
+    # Drawing with replacement would double some of the noise, and lower every cosine with it.
+    error = ((count - 1) * deleted.var(0, correction=0)).sqrt()
+    generator = torch.Generator().manual_seed(_SPLITS)
+    halves = torch.stack([torch.randperm(count, generator=generator) for _ in range(_SPLITS)]) < count // 2
+    one, other = halves.to(products), (~halves).to(products)
+    own = products.diagonal().permute(2, 0, 1)
+    across, first, second = (
+        torch.einsum("rs,vst,rt->rv", a, own, b) for a, b in ((one, other), (one, one), (other, other))
+    )
+    half = (across / (first * second).sqrt()).mean(0)
+    units = F.normalize(gradients, dim=2)
+    return Alignment(
+        cosine=cosine,
+        low=cosine - _NORMAL * error,
+        high=cosine + _NORMAL * error,
+        itself=2 * half / (1 + half),
+        draws=torch.einsum("svd,swd->vw", units, units) / count,
+    )
+
+
+def _cosine(products: Tensor, times: Tensor) -> Tensor:
+    """Cosines (R, V, V) of sums in which draw s occurs times[r, s] times, of inner products (V, V, S, S)."""
+    sums = torch.einsum("rs,vwst,rt->rvw", times, products, times)
+    lengths = sums.diagonal(dim1=1, dim2=2).sqrt()
+    return sums / (lengths[:, :, None] * lengths[:, None, :])
