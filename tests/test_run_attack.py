@@ -13,12 +13,12 @@ from segpatch.errors import BadInput, Lost, SegpatchError
 from segpatch.patch import Patch
 from segpatch.processes import Processes
 from segpatch.runs import read_json, read_steps
-from segpatch.studies.attack import run_attack, training_warnings
+from segpatch.studies.attack import read_snapshots, run_attack, training_warnings
 from segpatch.studies.progress import Progress, silent
 from side_by_side import side_by_side
 from tiny import TINY, conv_victim, learnable_dataset
 
-CONFIG = replace(TINY, steps=8, stepper="adam", select="best", held_out=2)
+CONFIG = replace(TINY, steps=8, stepper="adam", select="best", held_out=2, snapshots=3)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_run_holds_the_patch_and_how_it_was_made(images: SplitImages, tmp_path
     patch = attack(images, tmp_path / "run", on_progress=seen.append)
     assert torch.equal(patch.pixels, train_patch([conv_victim()], images, CONFIG).pixels)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    results = {"patch.safetensors", "patch.png", "steps.jsonl", "warnings.json"}
+    results = {"patch.safetensors", "patch.png", "steps.jsonl", "warnings.json", "snapshots"}
     assert names == {"config.json", "environment.json", "run.lock"} | results
     config = read_json(tmp_path / "run/config.json")
     assert config["config"]["steps"] == 8 and config["config"]["crop"] == [10, 10]
@@ -65,6 +65,22 @@ def test_interrupted_and_resumed_gives_the_same_bits(images: SplitImages, tmp_pa
     assert late[0].done == step + 1
     assert read_steps(tmp_path / "run") == read_steps(tmp_path / "whole")
     assert not (tmp_path / "run/state.safetensors").exists()
+    before, after = (read_snapshots(tmp_path / name) for name in ("whole", "run"))
+    assert list(before) == list(after) == [3, 5, 8]
+    assert all(torch.equal(before[at], after[at]) for at in before)
+
+
+def test_snapshots_are_the_patches_of_shorter_trainings(images: SplitImages, tmp_path: Path):
+    config = replace(TINY, steps=6, snapshots=3)
+    patch = attack(images, tmp_path / "run", config)
+    kept = read_snapshots(tmp_path / "run")
+    assert list(kept) == [2, 4, 6] and torch.equal(kept[6], patch.pixels)
+    for steps in (2, 4):
+        shorter = replace(config, steps=steps, snapshots=0)
+        assert torch.equal(kept[steps], train_patch([conv_victim()], images, shorter).pixels)
+    (tmp_path / "run/snapshots/000004.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(BadInput, match="train the patch again"):
+        read_snapshots(tmp_path / "run")
 
 
 def test_stopped_twice_and_resumed(images: SplitImages, tmp_path: Path):

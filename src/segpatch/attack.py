@@ -167,12 +167,18 @@ def held_out_miou(
     return float(torch.stack([miou(torch.stack(totals).sum(0)) for totals in shares]).mean())
 
 
-def _start(config: AttackConfig) -> AttackState:
+def start_pixels(config: AttackConfig) -> Tensor:
+    """The pixels (3, h, w) that a resolved config's training starts from."""
     assert config.patch_size
     pixels = random_pixels(config.patch_size, config.range, config.seed)
     if config.start == "grey":
         low, high = (torch.tensor(bound).view(3, 1, 1) for bound in config.range)
         pixels = ((low + high) / 2).expand_as(pixels).clone()
+    return pixels
+
+
+def _start(config: AttackConfig) -> AttackState:
+    pixels = start_pixels(config)
     return AttackState(0, pixels, adam_start(pixels), pixels, float("inf"))
 
 

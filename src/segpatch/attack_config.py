@@ -27,7 +27,8 @@ class AttackConfig:
     preset: the name it goes by. steps, or epochs over the images; batch_size: images a step; crop, patch_size:
     (height, width) in pixels. start: from "random" pixels of the range, or from its middle, "grey". step_size:
     share of the range per step, which a "cosine" schedule lowers to 0. select: "last" patch, or the "best" of late
-    checkpoints on `held_out` training images. micro_batch: images per forward pass.
+    checkpoints on `held_out` training images. micro_batch: images per forward pass. snapshots: how many patches on
+    the way a run keeps, evenly spaced, the last one included.
     """
 
     preset: str = "paper"
@@ -51,10 +52,13 @@ class AttackConfig:
     held_out: int = 0
     seed: int = 0
     precision: str = "fp32"
+    snapshots: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.step_size <= 1:
             raise BadInput(f"step_size must be in (0, 1], got {self.step_size}")
+        if self.snapshots < 0:
+            raise BadInput(f"snapshots must be 0 or more, got {self.snapshots}")
         for name in ("steps", "epochs", "batch_size", "micro_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -135,6 +139,13 @@ def resolve(config: AttackConfig, images: LabelledImages, victims: Sequence[Vict
     epochs = config.epochs or (15 if transformer else 30)
     steps = config.steps or max(1, round(epochs * (len(images) - config.held_out) / batch_size))
     return replace(config, steps=steps, epochs=None, batch_size=batch_size, crop=crop, patch_size=patch_size)
+
+
+def snapshot_steps(config: AttackConfig) -> list[int]:
+    """After which of its steps a resolved config keeps the patch."""
+    assert config.steps
+    count = min(config.snapshots, config.steps)
+    return [round((k + 1) * config.steps / count) for k in range(count)]
 
 
 def step_size(config: AttackConfig, step: int) -> float:

@@ -8,23 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from segpatch.attack import AttackState, train_patch
-from segpatch.attack_config import AttackConfig, resolve
+from segpatch.attack_config import AttackConfig, resolve, snapshot_steps
 from segpatch.attack_step import Step
 from segpatch.checks import check_training
 from segpatch.data.images import SplitImages
-from segpatch.errors import Lost
+from segpatch.errors import BadInput, Lost
 from segpatch.memory import memory_advice
+from segpatch.models.checkpoints import write_whole
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, load_patch, save_patch
 from segpatch.processes import ALONE, Processes
-from segpatch.runs import Run, open_run, read_json, read_steps, write_json
+from segpatch.runs import Run, guarded, open_run, read_json, read_steps, write_json
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.updates import AdamState
 
 PATCH_FILE = "patch.safetensors"
+SNAPSHOTS = "snapshots"
 
 
 def run_attack(
@@ -39,7 +43,7 @@ def run_attack(
     processes: Processes = ALONE,
     patience: float = 0.0,
 ) -> Patch:
-    """Trains a patch into a run directory: patch.safetensors, patch.png, steps.jsonl, warnings.json.
+    """Trains a patch into a run directory: patch.safetensors, patch.png, steps.jsonl, warnings.json, snapshots/.
 
     Interrupted (Ctrl-C), the state is saved and the interrupt passed on; `resume` then gives the same bits as
     a run that was never stopped, on a CPU in as many processes and threads. A finished run is read, not run again.
@@ -55,9 +59,13 @@ def run_attack(
             return load_patch(out)
         latest = _load(run)
 
+        kept = set(snapshot_steps(config))
+
         def keep(state: AttackState) -> None:
             nonlocal latest
             latest = state
+            if state.step in kept and processes.first:
+                _write_snapshot(out, state.step, state.pixels)
             if run.state_is_due(state.step):
                 _save(run, state)
 
@@ -90,6 +98,22 @@ def run_attack(
         processes.by_first(write)
         run.finish()
         return patch
+
+
+def read_snapshots(directory: Path) -> dict[int, Tensor]:
+    """The pixels (3, h, w) of a finished attack run after its steps that were to be kept, by step, in order."""
+    paths = sorted((directory / SNAPSHOTS).glob("*.safetensors"))
+    try:
+        return {int(path.stem): load_file(path)["pixels"] for path in paths}
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{directory / SNAPSHOTS} is damaged ({error}); train the patch again") from error
+
+
+def _write_snapshot(directory: Path, step: int, pixels: Tensor) -> None:
+    with guarded(directory):
+        (directory / SNAPSHOTS).mkdir(exist_ok=True)
+    path = directory / SNAPSHOTS / f"{step:06d}.safetensors"
+    write_whole(path, save({"pixels": pixels.detach().cpu().contiguous()}))
 
 
 def training_warnings(directory: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
@@ -68,7 +69,8 @@ def run_matrix(
     record = {
         "command": "transfer",
         "argv": command,
-        "plan": {key: value for key, value in vars(plan).items() if key != "overrides"},
+        "plan": {key: value for key, value in vars(plan).items() if key not in ("overrides", "variants")},
+        "variants": [asdict(config) for config in plan.variants],
         "overrides": plan.overrides,
         "data": {"spec": dataset.spec, "split": split, "fingerprint": dataset.fingerprint(split)},
         "victims": [victim_facts(victim) for victim in victims],

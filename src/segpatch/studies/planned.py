@@ -25,7 +25,8 @@ class MatrixPlan:
     """What to train and how to measure.
 
     presets, seeds: a patch for each victim, preset and seed, and for each ensemble (tuple of victim names);
-    given: ready patches to measure as well. overrides: fields of AttackConfig that replace the preset's.
+    variants: configs beside the presets, by the names in their `preset`. overrides: fields of AttackConfig that
+    replace those of presets and variants.
     measured, trained: how many images to use, evenly spaced, None for all; groups: only images of these
     drives or cities are measured; pictures: scenes to keep index maps of; photographs: whether their images
     are kept too.
@@ -34,6 +35,7 @@ class MatrixPlan:
     presets: tuple[str, ...] = ("paper",)
     seeds: tuple[int, ...] = (0,)
     ensembles: tuple[tuple[str, ...], ...] = ()
+    variants: tuple[AttackConfig, ...] = ()
     overrides: dict[str, Any] = field(default_factory=dict)
     train_split: str | None = None
     split: str | None = None
@@ -77,10 +79,10 @@ def planned_patches(victims: Sequence[Victim], plan: MatrixPlan) -> list[Planned
                 raise unknown_name("victim in --ensemble", name, by_name)
         trainers.append(tuple(by_name[name] for name in ensemble))  # type: ignore[arg-type]
     out = []
-    for preset in plan.presets:
+    for base in (*map(attack_preset, plan.presets), *plan.variants):
         for trainer in trainers:
             for seed in plan.seeds:
-                config = replace(attack_preset(preset), seed=seed, **plan.overrides)
+                config = replace(base, seed=seed, **plan.overrides)
                 out.append(PlannedPatch(tuple(trainer), config))
     return out
 
