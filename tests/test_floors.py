@@ -42,7 +42,7 @@ FLOORS = [
         "memory",
         "processes",
     ],
-    ["runs", "results", "plots", "report", "victims"],
+    ["runs", "results", "plots", "report", "victims", "published"],
     ["studies"],
     ["cli", "__main__"],
 ]

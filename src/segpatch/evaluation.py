@@ -22,6 +22,9 @@ from segpatch.types import IGNORE, Batch, Region
 
 _PLACE = 0x706C6163  # "plac": an address that no training step reaches
 
+Place = str | Callable[[tuple[int, int], tuple[int, int]], Region]
+"""Where patches lie: one of PLACES, or from the sizes (H, W) of an image and (h, w) of a patch to its region."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -106,7 +109,7 @@ def evaluate_all(
     batches: Iterable[Batch],
     patches: Sequence[Patch | None],
     *,
-    place: str = "centre",
+    place: Place = "centre",
     seed: int = 0,
     precision: str = "fp32",
     positions: Sequence[int] | None = None,
@@ -117,14 +120,13 @@ def evaluate_all(
 ) -> list[list[Scores]]:
     """Scores of every patch (outer list) on every network (inner list).
 
-    Each image is decoded once and predicted clean once per network. place: where patches lie, "centre" or
-    "drawn" (the same place for every patch of one size and image, addressed by `seed` and the image's
-    position). positions: of the images, where they are some of a whole; 0, 1 .. if not given. on_picture gets
+    Each image is decoded once and predicted clean once per network. place: see Place; "drawn" is the same for
+    every patch of one size and image, addressed by `seed` and the image's position. positions: of the images, where they are some of a whole; 0, 1 .. if not given. on_picture gets
     the index maps of the images named in `pictures`. Where memory runs out, half as many images are predicted
     at a time from then on, and on_smaller gets their number. Raises BadInput where a patch does not fit, or a
     network speaks other classes than the labels; SegpatchError where memory does not suffice for one image.
     """
-    if place not in PLACES:
+    if isinstance(place, str) and place not in PLACES:
         raise BadInput(f"place must be one of {', '.join(PLACES)}; got {place!r}")
     rows: dict[tuple[int, int], list[tuple[Tensor, Tensor, Tensor]]] = {
         (p, v): [] for p in range(len(patches)) for v in range(len(victims))
@@ -246,13 +248,15 @@ class _InParts:
 
 
 def _regions(
-    batch: Batch, places: Sequence[int], patch: Patch | None, place: str, seed: int
+    batch: Batch, places: Sequence[int], patch: Patch | None, place: Place, seed: int
 ) -> tuple[Region, ...]:
     height, width = batch.labels.shape[-2:]
     if patch is None:
         return (Region(0, 0, 0, 0),) * len(batch.names)
     if place == "centre":
         return (centre_region(height, width, *patch.size),) * len(batch.names)
+    if callable(place):
+        return (place((height, width), patch.size),) * len(batch.names)
     return tuple(draw_region(height, width, *patch.size, generator_at(seed, _PLACE, at)) for at in places)
 
 

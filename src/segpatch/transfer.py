@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput
-from segpatch.evaluation import Picture, Scores, evaluate_all, in_order
+from segpatch.evaluation import Picture, Place, Scores, evaluate_all, in_order
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch
 from segpatch.processes import ALONE, Processes
@@ -92,7 +92,7 @@ def transfer_matrix(
     groups: Sequence[str] | None = None,
     block: int = 1,
     margin: float = 0.01,
-    place: str = "centre",
+    place: Place = "centre",
     seed: int = 0,
     precision: str = "fp32",
     positions: Sequence[int] | None = None,
@@ -148,7 +148,7 @@ def transfer_matrix(
         patches=tuple(patches),
         cells=_judged(cells, drops, patches, margin),
         groups=_grouped(cells, drops, patches, seed),
-        place=place,
+        place=place if isinstance(place, str) else "given",
         block=block,
         margin=margin,
     )
