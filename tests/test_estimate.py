@@ -23,7 +23,7 @@ def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
         work()
         return 1.0
 
-    monkeypatch.setattr(estimate, "_seconds", seconds)
+    monkeypatch.setattr(estimate, "seconds_of", seconds)
 
 
 def test_an_attack_costs_its_steps(tmp_path: Path):

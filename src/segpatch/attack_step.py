@@ -224,6 +224,14 @@ def _summed(
     return gradients, tallies
 
 
+def show_patch(samples: Samples, pixels: Tensor | None) -> None:
+    """Puts a patch (3, h, w) into the scenes of the samples, in place, or takes it out again (None)."""
+    shown = samples.under
+    if pixels is not None:
+        shown = tuple(look.over(below, pixels) for look, below in zip(samples.looks, samples.under, strict=True))
+    _put(samples.scenes, samples.looks, shown)
+
+
 def _put(scenes: Tensor, looks: Sequence[Appearance], regions: Sequence[Tensor]) -> None:
     """Writes to each scene what is to be seen where its patch lies."""
     for scene, look, region in zip(scenes, looks, regions, strict=True):

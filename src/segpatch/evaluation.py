@@ -121,10 +121,11 @@ def evaluate_all(
     """Scores of every patch (outer list) on every network (inner list).
 
     Each image is decoded once and predicted clean once per network. place: see Place; "drawn" is the same for
-    every patch of one size and image, addressed by `seed` and the image's position. positions: of the images, where they are some of a whole; 0, 1 .. if not given. on_picture gets
-    the index maps of the images named in `pictures`. Where memory runs out, half as many images are predicted
-    at a time from then on, and on_smaller gets their number. Raises BadInput where a patch does not fit, or a
-    network speaks other classes than the labels; SegpatchError where memory does not suffice for one image.
+    every patch of one size and image, addressed by `seed` and the image's position. positions: of the images,
+    where they are some of a whole; 0, 1 .. if not given. on_picture gets the index maps of the images named in
+    `pictures`. Where memory runs out, half as many images are predicted at a time from then on, and on_smaller
+    gets their number. Raises BadInput where a patch does not fit, or a network speaks other classes than the
+    labels; SegpatchError where memory does not suffice for one image.
     """
     if isinstance(place, str) and place not in PLACES:
         raise BadInput(f"place must be one of {', '.join(PLACES)}; got {place!r}")

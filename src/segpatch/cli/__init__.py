@@ -15,7 +15,7 @@ from functools import partial
 import typer
 
 from segpatch import heap
-from segpatch.cli import bench, measure, models, things, train
+from segpatch.cli import bench, measure, models, study, things, train
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.processes import Processes, join, leave
 
@@ -41,6 +41,7 @@ app.command("report")(measure.report)
 app.add_typer(things.patch_app, name="patch")
 app.command("show")(things.show)
 app.command("bench")(bench.bench)
+app.add_typer(study.study_app, name="study")
 
 
 def main() -> None:

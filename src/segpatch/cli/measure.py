@@ -59,7 +59,7 @@ def evaluate(
         plan,
         out,
         given=[load_patch(patch)],
-        command=_command(),
+        command=typed_command(),
         resume=resume,
         overwrite=overwrite,
         on_progress=ProgressPrinter(quiet or not processes.first),
@@ -155,7 +155,7 @@ def transfer(
         plan,
         out,
         given=ready,
-        command=_command(),
+        command=typed_command(),
         resume=resume,
         overwrite=overwrite,
         on_progress=ProgressPrinter(quiet or not processes.first),
@@ -187,7 +187,7 @@ def demo(
 
     result = run_demo(
         out,
-        command=_command(),
+        command=typed_command(),
         resume=resume,
         overwrite=overwrite,
         on_progress=ProgressPrinter(quiet),
@@ -195,7 +195,7 @@ def demo(
     _print(result, out, as_json)
 
 
-def _command() -> str:
+def typed_command() -> str:
     """The command as it was typed, for the record."""
     import shlex
 

@@ -26,7 +26,7 @@ Presets = Annotated[list[str], typer.Option("--preset", help="released, paper or
 Preset = Annotated[str, typer.Option(help="released, paper or strong.")]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, a patch each: 0,1,2.")]
-Loss = Annotated[str | None, typer.Option(help="correct-pixel or cross-entropy.")]
+Loss = Annotated[str | None, typer.Option(help="correct-pixel, cross-entropy, segpgd, gamma-0.8 .. (LOSSES).")]
 Steps = Annotated[int | None, typer.Option(help="Patch steps; unless given, the published epochs.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs over the training images, instead of --steps.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]

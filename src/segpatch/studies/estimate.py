@@ -44,8 +44,8 @@ def estimate_attack(victims: Sequence[Victim], images: SplitImages, config: Atta
     """The cost of one training."""
     config = resolve(config, images, victims)
     name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
-    minutes = _step_seconds(victims, images, config) * (config.steps or 0) / 60
-    return Estimate(((f"{name}, {config.steps} steps", minutes),), _peak_memory())
+    minutes = step_seconds(victims, images, config) * (config.steps or 0) / 60
+    return Estimate(((f"{name}, {config.steps} steps", minutes),), peak_memory())
 
 
 def estimate_matrix(
@@ -64,12 +64,13 @@ def estimate_matrix(
     controls = 2 + len(ranges)  # grey, natural, and a random patch of each range
     rows = 1 + len(given) + len(todo) + controls
     for victim in victims:
-        seconds = _seconds(lambda victim=victim: predict(victim, image, plan.precision))  # type: ignore[misc]
+        seconds = seconds_of(lambda victim=victim: predict(victim, image, plan.precision))  # type: ignore[misc]
         pieces.append((f"measure {rows} rows on {victim.name}, {measured} images", seconds * rows * measured / 60))
-    return Estimate(tuple(pieces), _peak_memory())
+    return Estimate(tuple(pieces), peak_memory())
 
 
-def _step_seconds(victims: Sequence[Victim], images: SplitImages, config: AttackConfig) -> float:
+def step_seconds(victims: Sequence[Victim], images: SplitImages, config: AttackConfig) -> float:
+    """Seconds of a step of a resolved config, from one real step of at most two images."""
     assert config.patch_size
     pixels = random_pixels(config.patch_size, config.range, config.seed)
     small = replace(config, batch_size=min(2, config.batch_size or 1))
@@ -81,11 +82,12 @@ def _step_seconds(victims: Sequence[Victim], images: SplitImages, config: Attack
             victims, pixels, small, lambda: draw_samples(images, range(len(images)), 0, small, device=device)
         )
 
-    seconds = _seconds(step)
+    seconds = seconds_of(step)
     return seconds * (config.batch_size or 1) / (small.batch_size or 1)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds of some work, done a second time."""
     with torch.inference_mode(False):
         work()  # the first call warms caches up
         began = time.perf_counter()
@@ -93,7 +95,8 @@ def _seconds(work: Callable[[], object]) -> float:
         return time.perf_counter() - began
 
 
-def _peak_memory() -> float:
+def peak_memory() -> float:
+    """The most memory that this process has held, in GiB."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

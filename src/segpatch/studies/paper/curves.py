@@ -1,0 +1,146 @@
+"""Training seen from outside (Fig. 2): kept patches on training crops, as in the paper, and on unseen images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segpatch.attack import start_pixels
+from segpatch.attack_config import AttackConfig
+from segpatch.attack_step import Samples, draw_samples, show_patch
+from segpatch.eot import generator_at
+from segpatch.evaluation import evaluate_all, predict_prepared
+from segpatch.metrics import confusion_matrix, iou_per_class, miou
+from segpatch.models.folding import folded
+from segpatch.models.victim import Victim
+from segpatch.patch import Patch
+from segpatch.results import safe_name
+from segpatch.runs import read_steps
+from segpatch.statistics import REPLICATES, block_ids, interval, resample_counts, resampled_miou
+from segpatch.studies.attack import read_snapshots
+from segpatch.studies.paper.context import Cell, Context, config_of
+
+LEVEL = 0.1
+"""Relative change of the loss below which it is called level."""
+
+
+def curve_cells(context: Context) -> list[Cell]:
+    """A cell per patch and network that it was trained on."""
+    return [
+        _cell(context, patch, context.victim(name)) for patch in context.patches() for name in patch.trained_on
+    ]
+
+
+def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
+    config = config_of(patch)
+    held_out = context.images(context.plan.curve_images)
+    snapshots = {0: start_pixels(config), **read_snapshots(context.folder(patch.name))}
+    draws = max(1, len(held_out) // (config.batch_size or 1))
+
+    def work(show: Callable[[int, int], None]) -> dict[str, Any]:
+        patches = [
+            replace(patch, pixels=pixels, name=f"{patch.name}@{step}") for step, pixels in snapshots.items()
+        ]
+        total = draws + len(held_out)
+        on_crops = _on_crops(
+            context, victim, config, list(snapshots.values()), draws, lambda done: show(done, total)
+        )
+        scores = evaluate_all(
+            [victim],
+            context.batches(held_out),
+            patches,
+            precision=context.plan.precision,
+            on_image=lambda done: show(draws + done, total),
+        )
+        blocks = block_ids(context.groups(held_out), context.block)
+        counts = resample_counts(blocks, REPLICATES, generator_at(context.plan.seed, 0))
+        points = []
+        rows = read_steps(context.folder(patch.name))
+        before = 0
+        for (step, crops), (score,) in zip(zip(snapshots, on_crops[1:], strict=True), scores, strict=True):
+            drops = resampled_miou(score.clean_outside, counts) - resampled_miou(score.patched, counts)
+            points.append(
+                {
+                    "step": step,
+                    "miou": score.miou,
+                    "drop": score.miou_drop,
+                    "ci95": interval(drops),
+                    "iou": score.iou,
+                    "crop_miou": float(miou(crops)),
+                    "crop_iou": iou_per_class(crops).tolist(),
+                    **_means([row for row in rows if before < row["step"] <= step]),
+                }
+            )
+            before = step
+        result = {
+            "patch": patch.name,
+            "victim": victim.name,
+            "family": victim.provenance.family,
+            "classes": list(victim.label_classes.names),
+            "images": len(held_out),
+            "crops": draws * (config.batch_size or 1),
+            "clean_miou": scores[0][0].miou_clean_outside,
+            "clean_crop_miou": float(miou(on_crops[0])),
+            "points": points,
+        }
+        return {**result, "sentence": level_sentence(result)}
+
+    asked = {"patch": patch.facts(), "images": len(held_out), "draws": draws, "steps": list(snapshots)}
+    return Cell(f"curves/{safe_name(patch.name)}_on_{safe_name(victim.name)}", [victim], asked, work)
+
+
+def _on_crops(
+    context: Context,
+    victim: Victim,
+    config: AttackConfig,
+    patches: Sequence[Tensor],
+    draws: int,
+    on_draw: Callable[[int], None],
+) -> list[Tensor]:
+    """Confusion matrices (K, K) over the same training crops: without a patch, then with each."""
+    fast = folded(victim)
+    classes = len(victim.label_classes)
+    totals = [torch.zeros(classes, classes, dtype=torch.int64) for _ in range(len(patches) + 1)]
+    with torch.inference_mode():
+        for draw in range(draws):
+            samples = draw_samples(
+                context.training, range(len(context.training)), draw, config, device=victim.device
+            )
+            for total, pixels in zip(totals, [None, *patches], strict=True):
+                total += _confusion(fast, samples, pixels, config).cpu()
+            on_draw(draw + 1)
+    return totals
+
+
+def _confusion(victim: Victim, samples: Samples, pixels: Tensor | None, config: AttackConfig) -> Tensor:
+    show_patch(samples, None if pixels is None else pixels.to(victim.device))
+    predicted = predict_prepared(victim, victim.prepared(samples.scenes), config.precision)
+    return confusion_matrix(predicted, samples.labels, len(victim.label_classes)).sum(0)
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """What training saw since the point before: loss, share of correct pixels, gradient norm."""
+    keys = ("loss", "correct", "gradient_norm")
+    return {key: sum(row[key] for row in rows) / len(rows) if rows else None for key in keys}
+
+
+def level_sentence(curve: dict[str, Any]) -> str:
+    """Whether the loss stayed level while mIoU fell (the paper's mechanism 2), in a sentence with its figures."""
+    points = [point for point in curve["points"] if point["loss"] is not None]
+    first, last = points[0], points[-1]
+    change = last["loss"] / first["loss"] - 1 if first["loss"] else 0.0
+    low, high = last["ci95"]
+    fell = low > 0
+    level = abs(change) < LEVEL
+    said = "stayed level" if level else "rose" if change > 0 else "fell"
+    verb = "fell" if fell else "did not fall for sure"
+    right = f"{first['correct']:.1%} to {last['correct']:.1%}"
+    return (
+        f"{curve['patch']} on {curve['victim']}: mIoU on held-out images {verb} (drop {last['drop']:.3f} "
+        f"[{low:.3f}, {high:.3f}]) and the loss {said} ({first['loss']:.3f} to {last['loss']:.3f}, "
+        f"{change:+.0%}), while the share of correct pixels went from {right}"
+    )

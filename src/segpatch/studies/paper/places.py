@@ -1,0 +1,72 @@
+"""Damage by where the patch lies: the same patch at every place of a grid over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from segpatch.evaluation import Place
+from segpatch.models.victim import Victim
+from segpatch.patch import Patch
+from segpatch.results import safe_name
+from segpatch.studies.paper.context import Cell, Context
+from segpatch.studies.paper.sizes import excess
+from segpatch.transfer import transfer_matrix
+from segpatch.types import Region
+
+
+def place_cells(context: Context) -> list[Cell]:
+    """A cell per patch and network that it was trained on."""
+    return [
+        _cell(context, patch, context.victim(name)) for patch in context.patches() for name in patch.trained_on
+    ]
+
+
+def at(row: int, column: int, rows: int, columns: int) -> Place:
+    """The place of a grid's cell: first and last rows and columns touch the borders; one alone is the middle."""
+
+    def share(index: int, count: int) -> float:
+        return index / (count - 1) if count > 1 else 0.5
+
+    def region(image: tuple[int, int], patch: tuple[int, int]) -> Region:
+        top = round(share(row, rows) * (image[0] - patch[0]))
+        left = round(share(column, columns) * (image[1] - patch[1]))
+        return Region(top, left, *patch)
+
+    return region
+
+
+def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
+    rows, columns = context.plan.grid
+    indices = context.images(context.plan.place_images)
+
+    def work(show: Callable[[int, int], None]) -> dict[str, Any]:
+        grid = []
+        for row in range(rows):
+            for column in range(columns):
+                matrix = transfer_matrix(
+                    [victim],
+                    context.batches(indices),
+                    [context.control(patch), patch],
+                    groups=context.groups(indices),
+                    block=context.block,
+                    margin=context.plan.margin,
+                    place=at(row, column, rows, columns),
+                    seed=context.plan.seed,
+                    precision=context.plan.precision,
+                )
+                cell = matrix.cell(patch.name, victim.name)
+                grid.append({"row": row, "column": column, **excess(cell)})
+                show(len(grid), rows * columns)
+        return {
+            "patch": patch.name,
+            "victim": victim.name,
+            "family": victim.provenance.family,
+            "images": len(indices),
+            "rows": rows,
+            "columns": columns,
+            "places": grid,
+        }
+
+    asked = {"patch": patch.facts(), "images": len(indices), "grid": [rows, columns]}
+    return Cell(f"places/{safe_name(patch.name)}_on_{safe_name(victim.name)}", [victim], asked, work)

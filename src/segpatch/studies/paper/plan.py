@@ -1,0 +1,86 @@
+"""What the study of the paper asks: its parts, and how far each goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from segpatch.errors import BadInput, unknown_name
+from segpatch.losses import LOSSES
+
+PARTS = {
+    "matrix": "a patch per network, preset and seed, all against all (Table I)",
+    "alignment": "cosines of patch gradients between networks (mechanism 3)",
+    "curves": "mIoU and IoU per class on the way, on training crops and on images held out (Fig. 2)",
+    "sizes": "the same patch on training and unseen images of several sizes",
+    "places": "damage by where the patch lies",
+    "losses": "the losses of the field for equal steps",
+    "ablations": "scenes, step size, steps, batch, place and patch size, one at a time",
+}
+"""The parts by name, in the order in which they run. The last two train patches of their own, the others but the
+first take those of the matrix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperPlan:
+    """The study, resolved; each field stands in the record.
+
+    only: which of PARTS, all if empty (the matrix runs wherever another takes its patches). presets, seeds,
+    ensembles: patches, as in MatrixPlan; overrides: fields of AttackConfig. images: how many are measured, evenly
+    spaced, None for all; groups: only those of these drives or cities. first_seed_only: whether the other parts
+    take the patches of the first seed alone. draws: batches of scenes that gradients are compared over; along:
+    patches on the way whose gradients are compared, the last one included. snapshots: points of a curve.
+    curve_images, size_images, place_images: measured by these parts. scales: of the measured images. grid: rows
+    and columns of places. ablation_victims (the first network if empty), ablation_preset, ablation_images: of
+    losses and ablations; losses: names of LOSSES, all if empty.
+    """
+
+    only: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ("released", "strong")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    ensembles: tuple[tuple[str, ...], ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict)
+    images: int | None = None
+    groups: tuple[str, ...] = ()
+    train_images: int | None = None
+    split: str | None = None
+    first_seed_only: bool = True
+    draws: int = 16
+    along: int = 1
+    snapshots: int = 10
+    curve_images: int | None = 32
+    size_images: int | None = 32
+    place_images: int | None = 16
+    scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 3.0)
+    grid: tuple[int, int] = (5, 9)
+    ablation_victims: tuple[str, ...] = ()
+    ablation_preset: str = "paper"
+    ablation_images: int | None = None
+    losses: tuple[str, ...] = ()
+    margin: float = 0.01
+    precision: str = "fp32"
+    batch_size: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for part in self.only:
+            if part not in PARTS:
+                raise unknown_name("part", part, PARTS)
+        for loss in self.losses:
+            if loss not in LOSSES:
+                raise unknown_name("loss", loss, LOSSES)
+        if self.draws < 4:
+            raise BadInput(f"draws must be at least 4, got {self.draws}")
+        if not 1 <= self.along <= max(1, self.snapshots):
+            raise BadInput(f"along must be from 1 to the number of snapshots ({self.snapshots}), got {self.along}")
+        if min(self.grid) < 1 or any(not 0 < scale <= 8 for scale in self.scales):
+            raise BadInput("grid needs at least one row and column, and scales must be in (0, 8]")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that run, in order."""
+        own = {"losses", "ablations"}
+        needs_matrix = not self.only or not own.issuperset(self.only)
+        return tuple(
+            part for part in PARTS if (part == "matrix" and needs_matrix) or not self.only or part in self.only
+        )

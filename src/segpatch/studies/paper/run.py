@@ -1,0 +1,134 @@
+"""The study as a run: the matrix, then every other part cell by cell, each resumable by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from segpatch.data import Dataset
+from segpatch.data.images import split_images
+from segpatch.models.victim import Victim
+from segpatch.runs import open_run, read_json, write_json
+from segpatch.studies.attack import victim_facts
+from segpatch.studies.matrix import VIDEO_BLOCKS, measured_indices, run_matrix
+from segpatch.studies.paper.ablations import ablation_plans, ablation_victims
+from segpatch.studies.paper.aligning import alignment_cells
+from segpatch.studies.paper.context import Cell, Context, run_cell
+from segpatch.studies.paper.curves import curve_cells
+from segpatch.studies.paper.places import place_cells
+from segpatch.studies.paper.plan import PaperPlan
+from segpatch.studies.paper.sizes import size_cells
+from segpatch.studies.planned import MatrixPlan
+from segpatch.studies.progress import OnProgress, silent
+
+STUDY = "study.json"
+CELLS: dict[str, Callable[[Context], list[Cell]]] = {
+    "alignment": alignment_cells,
+    "curves": curve_cells,
+    "sizes": size_cells,
+    "places": place_cells,
+}
+
+
+def no_cells(context: Context) -> list[Cell]:
+    """Of a part that is a matrix itself."""
+    return []
+
+
+def run_paper(
+    victims: Sequence[Victim],
+    dataset: Dataset,
+    plan: PaperPlan,
+    out: Path,
+    *,
+    command: str = "",
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: OnProgress = silent,
+) -> dict[str, Any]:
+    """Runs the parts of the plan into a directory and returns what study.json holds: every cell's result, by name.
+
+    The victims must speak the data set's classes. `matrix` and `ablations/NAME` hold transfer runs,
+    `cells/PART/NAME` the rest. Interrupted, `resume` goes on with the first cell that is not finished; none is
+    worked out twice.
+    """
+    record = {
+        "command": "study paper",
+        "argv": command,
+        "plan": asdict(plan),
+        "victims": [victim_facts(victim) for victim in victims],
+        "data": {"spec": dataset.spec, "fingerprint": dataset.fingerprint(plan.split or dataset.eval_split)},
+    }
+    with open_run(out, record, STUDY, resume=resume, overwrite=overwrite) as run:
+        if run.finished:
+            done: dict[str, Any] = read_json(out / STUDY)
+            return done
+        with run.kept_if_begun():
+            matrices, results = [], {}
+            if "matrix" in plan.parts:
+                matrices.append("matrix")
+                context = _context(victims, dataset, plan, out, command, on_progress)
+                for part in plan.parts:
+                    for cell in CELLS.get(part, no_cells)(context):
+                        results[cell.name] = run_cell(cell, context, out / "cells" / cell.name)
+            chosen = ablation_victims(victims, plan)
+            training = split_images(dataset, dataset.train_split, plan.train_images)
+            for name, asked in ablation_plans(plan.parts, chosen, training, plan).items():
+                matrices.append(f"ablations/{name}")
+                place = out / "ablations" / name
+                run_matrix(
+                    chosen, dataset, asked, place, command=command, resume=place.exists(), on_progress=on_progress
+                )
+        study = {"schema": 1, "command": command, "plan": asdict(plan), "matrices": matrices, "cells": results}
+        write_json(out / STUDY, study)
+        run.finish()
+    return study
+
+
+def matrix_plan(plan: PaperPlan) -> MatrixPlan:
+    """The matrix of the study."""
+    return MatrixPlan(
+        presets=plan.presets,
+        seeds=plan.seeds,
+        ensembles=plan.ensembles,
+        overrides={**plan.overrides, "snapshots": plan.snapshots, "precision": plan.precision},
+        trained=plan.train_images,
+        split=plan.split,
+        measured=plan.images,
+        groups=plan.groups,
+        precision=plan.precision,
+        batch_size=plan.batch_size,
+        margin=plan.margin,
+        seed=plan.seed,
+    )
+
+
+def _context(
+    victims: Sequence[Victim],
+    dataset: Dataset,
+    plan: PaperPlan,
+    out: Path,
+    command: str,
+    on_progress: OnProgress,
+) -> Context:
+    """The matrix, run or read, and what the other parts need of it."""
+    asked = matrix_plan(plan)
+    place = out / "matrix"
+    result = run_matrix(
+        victims, dataset, asked, place, command=command, resume=place.exists(), on_progress=on_progress
+    )
+    split = plan.split or dataset.eval_split
+    return Context(
+        victims=victims,
+        dataset=dataset,
+        plan=plan,
+        training=split_images(dataset, dataset.train_split, plan.train_images),
+        split=split,
+        measured=measured_indices(dataset, split, asked),
+        block=VIDEO_BLOCKS.get(dataset.kind, 1),
+        matrix=place,
+        result=result,
+        on_progress=on_progress,
+    )

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segpatch.attack_config import PRESETS, resolve
+from segpatch.attack_step import draw_samples
+from segpatch.compositing import centre_region, paste
+from segpatch.data import Dataset
+from segpatch.data.images import split_images
+from segpatch.errors import BadInput
+from segpatch.losses import LOSSES
+from segpatch.metrics import confusion_matrix, miou
+from segpatch.results import read_transfer
+from segpatch.studies.attack import read_snapshots
+from segpatch.studies.paper import PARTS, PaperPlan, run_paper
+from segpatch.studies.paper.ablations import ablation_plans, ablation_victims
+from segpatch.studies.paper.cost import estimate_paper
+from segpatch.studies.paper.curves import level_sentence
+from segpatch.studies.paper.places import at
+from segpatch.studies.paper.sizes import cases
+from segpatch.studies.progress import Progress
+from segpatch.types import Region
+from tiny import conv_victim, learnable_dataset
+
+VICTIMS = [conv_victim(0, name="a"), conv_victim(1, name="b", family="transformer")]
+OVERRIDES = {"steps": 4, "batch_size": 2, "patch_size": (4, 4), "crop": (10, 10), "scales": (0.8, 1.2)}
+PLAN = PaperPlan(
+    presets=("released", "paper"),
+    seeds=(0, 1),
+    overrides=OVERRIDES,
+    draws=4,
+    along=2,
+    snapshots=2,
+    scales=(0.5, 1.0, 2.0),
+    grid=(2, 3),
+    batch_size=2,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return learnable_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A study of everything but the ablations."""
+    out = tmp_path_factory.mktemp("study") / "s"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+        parts = tuple(part for part in PARTS if part not in ("losses", "ablations"))
+        return out, run_paper(VICTIMS, dataset, replace(PLAN, only=parts), out)
+
+
+def test_every_cell_is_there(whole: tuple[Path, dict[str, Any]]):
+    out, study = whole
+    patches = [f"{who}_{preset}_s0" for preset in ("released", "paper") for who in ("a", "b")]
+    owned = [f"{patch}_on_{patch[0]}" for patch in patches]
+    wanted = [
+        f"alignment/{at}" for at in ("clean", "random", *(f"{p}@{step}" for p in patches for step in (2, 4)))
+    ]
+    wanted += [f"{part}/{one}" for part in ("curves", "sizes", "places") for one in owned]
+    assert list(study["cells"]) == wanted
+    assert len(read_transfer(out / study["matrices"][0]).patches) == 1 + 4 + 8  # none, controls, trained
+    assert json.loads((out / "study.json").read_text()) == json.loads(json.dumps(study))
+    assert list(read_snapshots(out / "matrix/cells/a_paper_s0")) == [2, 4]
+
+
+def test_alignment_agrees_with_itself_and_is_symmetric(whole: tuple[Path, dict[str, Any]]):
+    for name, cell in whole[1]["cells"].items():
+        if name.startswith("alignment/"):
+            cosine = torch.tensor(cell["cosine"])
+            torch.testing.assert_close(cosine.diagonal(), torch.ones(2))
+            torch.testing.assert_close(cosine, cosine.T)
+            assert cosine.min() >= -1 and cell["victims"] == ["a", "b"]
+
+
+def test_curves_begin_at_the_start_and_end_at_the_matrix(whole: tuple[Path, dict[str, Any]]):
+    out, study = whole
+    matrix = read_transfer(out / "matrix")
+    for who in ("a", "b"):
+        curve = study["cells"][f"curves/{who}_paper_s0_on_{who}"]
+        assert [point["step"] for point in curve["points"]] == [0, 2, 4]
+        assert curve["points"][0]["loss"] is None
+        assert curve["points"][-1]["miou"] == pytest.approx(matrix.cell(f"{who}/paper/s0", who).miou)
+        assert curve["clean_miou"] == pytest.approx(matrix.cell(f"{who}/paper/s0", who).miou_clean_outside)
+        assert curve["sentence"].startswith(f"{who}/paper/s0 on {who}: mIoU")
+
+
+def test_curves_on_crops_are_those_of_the_drawn_scenes(dataset: Dataset, whole: tuple[Path, dict[str, Any]]):
+    curve = whole[1]["cells"]["curves/a_paper_s0_on_a"]
+    training = split_images(dataset, "train")
+    config = resolve(replace(PRESETS["paper"], **OVERRIDES), training, VICTIMS[:1])
+    last = read_snapshots(whole[0] / "matrix/cells/a_paper_s0")[4]
+    clean, patched = torch.zeros(3, 3), torch.zeros(3, 3)
+    for draw in range(2):  # four crops, as many as there are images held out
+        samples = draw_samples(training, range(6), draw, config)
+        clean += confusion_matrix(VICTIMS[0](samples.scenes).argmax(1), samples.labels, 3).sum(0)
+        region = centre_region(10, 10, 4, 4)
+        shown = torch.stack([paste(scene, last, region) for scene in samples.scenes])
+        patched += confusion_matrix(VICTIMS[0](shown).argmax(1), samples.labels, 3).sum(0)
+    assert curve["crops"] == 4
+    assert curve["clean_crop_miou"] == pytest.approx(float(miou(clean)))
+    assert curve["points"][-1]["crop_miou"] == pytest.approx(float(miou(patched)))
+
+
+def test_sizes_hold_the_matrix_cell_at_the_native_size(whole: tuple[Path, dict[str, Any]]):
+    out, study = whole
+    matrix = read_transfer(out / "matrix")
+    rows = study["cells"]["sizes/a_paper_s0_on_a"]["rows"]
+    native = next(r for r in rows if (r["scale"], r["frame"], r["images"]) == (1.0, "frame", "unseen"))
+    cell = matrix.cell("a/paper/s0", "a")
+    assert native["drop"] == pytest.approx(cell.miou_drop)
+    assert native["over_random"] == pytest.approx(cell.over_random.drop)
+    assert {(r["scale"], r["fixed"]): r["patch_size"] for r in rows if r["scale"] == 2.0} == {
+        (2.0, "pixels"): [4, 4],
+        (2.0, "share"): [8, 8],
+    }
+    halved = next(r for r in rows if (r["scale"], r["fixed"]) == (0.5, "pixels"))
+    assert "left_out" in halved and (halved["height"], halved["width"]) == (6, 8)
+    crop = next(r for r in rows if r["frame"] == "crop" and r["images"] == "unseen")
+    assert (crop["height"], crop["width"]) == (12, 12)
+
+
+def test_the_middle_of_an_odd_grid_is_the_centre():
+    assert at(1, 2, 3, 5)((12, 16), (4, 4)) == centre_region(12, 16, 4, 4)
+    assert at(0, 0, 1, 1)((12, 16), (4, 4)) == centre_region(12, 16, 4, 4)
+    assert at(0, 0, 5, 9)((12, 16), (4, 4)) == Region(0, 0, 4, 4)
+    assert at(4, 8, 5, 9)((12, 16), (4, 4)) == Region(8, 12, 4, 4)
+
+
+def test_places_differ(whole: tuple[Path, dict[str, Any]]):
+    cell = whole[1]["cells"]["places/a_paper_s0_on_a"]
+    assert [(p["row"], p["column"]) for p in cell["places"]] == [(r, c) for r in range(2) for c in range(3)]
+    assert len({p["clean_miou"] for p in cell["places"]}) > 1, "other pixels are covered"
+
+
+def test_a_stopped_study_goes_on_and_nothing_is_done_twice(
+    dataset: Dataset, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+):
+    parts = tuple(part for part in PARTS if part not in ("losses", "ablations"))
+    plan = replace(PLAN, only=parts)
+    for stop in ("attack b/released/s1", "measure", "alignment/clean", "curves/a_paper_s0_on_a", "places/b"):
+
+        def interrupt(progress: Progress, stop: str = stop) -> None:
+            if progress.stage.startswith(stop):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_paper(VICTIMS, dataset, plan, tmp_path / "s", resume=True, on_progress=interrupt)
+    seen: list[Progress] = []
+    run_paper(VICTIMS, dataset, plan, tmp_path / "s", resume=True, on_progress=seen.append)
+    assert {progress.stage.split("/")[0] for progress in seen} == {"places"}
+    for name in ("study.json", "matrix/transfer.json", "matrix/scores.safetensors"):
+        assert (tmp_path / "s" / name).read_bytes() == (whole[0] / name).read_bytes()
+    again: list[Progress] = []
+    assert run_paper(VICTIMS, dataset, plan, tmp_path / "s", resume=True, on_progress=again.append) and not again
+
+
+def test_losses_are_a_matrix_of_equal_trainings(dataset: Dataset, tmp_path: Path):
+    plan = replace(PLAN, only=("losses",), losses=("correct-pixel", "correct-pixel-fixed", "segpgd"), seeds=(0,))
+    study = run_paper(VICTIMS, dataset, plan, tmp_path / "s")
+    assert study["matrices"] == ["ablations/losses"] and not (tmp_path / "s/matrix").exists()
+    result = read_transfer(tmp_path / "s/ablations/losses")
+    trained = {patch.name: patch for patch in result.patches if patch.kind == "trained"}
+    assert list(trained) == [f"a/{loss}/s0" for loss in plan.losses]
+    assert trained["a/correct-pixel/s0"].sha256 == trained["a/correct-pixel-fixed/s0"].sha256, (
+        "a sign step cannot tell what the mean is over"
+    )
+    assert trained["a/segpgd/s0"].sha256 != trained["a/correct-pixel/s0"].sha256
+    assert all(patch.steps == 4 for patch in trained.values())
+
+
+def test_ablations_change_one_thing_each(dataset: Dataset):
+    training = split_images(dataset, "train")
+    plans = ablation_plans(("losses", "ablations"), VICTIMS, training, replace(PLAN, overrides={"steps": 8}))
+    assert {config.loss for config in plans["losses"].variants} == set(LOSSES)
+    assert [config.steps for config in plans["steps"].variants] == [2, 4, 8, 16]
+    assert [config.step_size for config in plans["step-size"].variants] == [0.0005, 0.0015, 0.005, 0.015, 0.05]
+    assert [config.scales for config in plans["scenes"].variants[:3]] == [(0.5, 2.0), (1.0, 1.0), (1.0, 1.0)]
+    assert plans["scenes"].variants[3].patch_eot and plans["place"].place == "drawn"
+    sides = [plan.variants[0].patch_size for name, plan in plans.items() if name.startswith("patch-")]
+    assert sides == [(1, 1), (2, 2), (2, 2), (4, 4), (5, 5), (1, 5)]
+    names = [config.preset for plan in plans.values() for config in plan.variants]
+    assert len(names) == len(set(names))
+    base = plans["scenes"].variants[0]
+    for config in plans["losses"].variants:
+        assert replace(config, preset=base.preset, loss=base.loss) == base
+
+
+def test_ablations_are_of_the_named_networks():
+    assert [victim.name for victim in ablation_victims(VICTIMS, PLAN)] == ["a"]
+    assert [v.name for v in ablation_victims(VICTIMS, replace(PLAN, ablation_victims=("b",)))] == ["b"]
+    with pytest.raises(BadInput, match="unknown victim in ablation_victims 'c'"):
+        ablation_victims(VICTIMS, replace(PLAN, ablation_victims=("c",)))
+
+
+def test_what_a_study_costs_is_said_before(dataset: Dataset):
+    estimate = estimate_paper(VICTIMS, dataset, PLAN)
+    names = [name for name, _ in estimate.pieces]
+    assert {"alignment, 10 cells", "curves, 4 cells", "sizes, 4 cells", "places, 4 cells"} <= set(names)
+    assert sum("steps" in name for name in names) == 8 and estimate.minutes > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"only": ("curvs",)}, "did you mean 'curves'"),
+        ({"losses": ("segpg",)}, "did you mean 'segpgd'"),
+        ({"draws": 2}, "draws must be at least 4"),
+        ({"along": 3}, "along must be from 1 to the number of snapshots"),
+        ({"grid": (0, 3)}, "grid needs"),
+        ({"scales": (1.0, 9.0)}, "scales must be in"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any], message: str):
+    with pytest.raises(BadInput, match=message):
+        replace(PLAN, **change)
+
+
+def test_cases_cover_sizes_frames_and_seen_images():
+    found = cases((0.25, 1.0, 2.0))
+    assert len(found) == len(set(found)) == 2 * 2 + 4
+    assert {case.fixed for case in found if case.scale == 2.0} == {"pixels", "share"}
+
+
+def test_the_sentence_tells_level_from_falling():
+    def curve(last_loss: float, low: float) -> dict[str, Any]:
+        ends = [
+            {"loss": 1.0, "correct": 0.9, "drop": 0.0, "ci95": (0.0, 0.0)},
+            {"loss": last_loss, "correct": 0.5, "drop": 0.1, "ci95": (low, 0.2)},
+        ]
+        return {"patch": "p", "victim": "v", "points": [{"loss": None}, *ends]}
+
+    assert "fell (drop 0.100 [0.050, 0.200]) and the loss stayed level" in level_sentence(curve(1.05, 0.05))
+    assert "and the loss rose (1.000 to 1.500, +50%)" in level_sentence(curve(1.5, 0.05))
+    assert "did not fall for sure" in level_sentence(curve(0.8, -0.01))
+    assert "from 90.0% to 50.0%" in level_sentence(curve(0.8, -0.01))
