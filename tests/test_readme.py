@@ -44,7 +44,8 @@ def test_every_command_and_option_exists(words):
 def test_help_names_every_command_of_the_contract():
     names = set(typer.main.get_command(app).commands)
     assert names == {
-        "attack", "bench", "data", "demo", "evaluate", "fit", "models", "patch", "report", "show", "study", "transfer"
+        "attack", "bench", "data", "demo", "evaluate", "fit", "models", "patch", "report", "show", "study",
+        "transfer"
     }  # fmt: skip
 
 

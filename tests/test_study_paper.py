@@ -15,16 +15,18 @@ from segpatch.data import Dataset
 from segpatch.data.images import split_images
 from segpatch.errors import BadInput
 from segpatch.losses import LOSSES
-from segpatch.metrics import confusion_matrix, miou
-from segpatch.results import read_transfer
+from segpatch.metrics import confusion_matrix, iou_per_class, miou
+from segpatch.results import read_scores, read_transfer
 from segpatch.studies.attack import read_snapshots
 from segpatch.studies.paper import PARTS, PaperPlan, run_paper
 from segpatch.studies.paper.ablations import ablation_plans, ablation_victims
+from segpatch.studies.paper.context import Context
 from segpatch.studies.paper.cost import estimate_paper
 from segpatch.studies.paper.curves import level_sentence
+from segpatch.studies.paper.drives import drive_cells
 from segpatch.studies.paper.places import at
 from segpatch.studies.paper.sizes import cases
-from segpatch.studies.progress import Progress
+from segpatch.studies.progress import Progress, silent
 from segpatch.types import Region
 from tiny import conv_victim, learnable_dataset
 
@@ -45,7 +47,8 @@ PLAN = PaperPlan(
 
 @pytest.fixture(autouse=True)
 def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+    for module in ("matrix", "paper.run"):  # test_study_report.py looks at real ones
+        monkeypatch.setattr(f"segpatch.studies.{module}.write_report", lambda run, out: None)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,8 @@ def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     """A study of everything but the ablations."""
     out = tmp_path_factory.mktemp("study") / "s"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+        for module in ("matrix", "paper.run"):
+            patch.setattr(f"segpatch.studies.{module}.write_report", lambda run, out: None)
         parts = tuple(part for part in PARTS if part not in ("losses", "ablations"))
         return out, run_paper(VICTIMS, dataset, replace(PLAN, only=parts), out)
 
@@ -67,14 +71,55 @@ def test_every_cell_is_there(whole: tuple[Path, dict[str, Any]]):
     out, study = whole
     patches = [f"{who}_{preset}_s0" for preset in ("released", "paper") for who in ("a", "b")]
     owned = [f"{patch}_on_{patch[0]}" for patch in patches]
-    wanted = [
+    wanted = ["drives/all"]
+    wanted += [
         f"alignment/{at}" for at in ("clean", "random", *(f"{p}@{step}" for p in patches for step in (2, 4)))
     ]
-    wanted += [f"{part}/{one}" for part in ("curves", "sizes", "places") for one in owned]
+    wanted += [f"{part}/{one}" for part in ("curves", "sizes", "locality", "places") for one in owned]
     assert list(study["cells"]) == wanted
     assert len(read_transfer(out / study["matrices"][0]).patches) == 1 + 4 + 8  # none, controls, trained
     assert json.loads((out / "study.json").read_text()) == json.loads(json.dumps(study))
     assert list(read_snapshots(out / "matrix/cells/a_paper_s0")) == [2, 4]
+
+
+def test_drives_of_all_images_are_the_matrix(whole: tuple[Path, dict[str, Any]]):
+    out, study = whole
+    result = read_transfer(out / "matrix")
+    for ours, cell in zip(study["cells"]["drives/all"]["cells"], result.cells, strict=True):
+        assert (ours["patch"], ours["victim"], ours["drop"]) == (cell.patch, cell.victim, cell.miou_drop)
+        assert tuple(ours["ci95"]) == cell.ci95
+        if cell.over_random:
+            assert tuple(ours["over_random_ci95"]) == cell.over_random.ci95
+            assert ours["verdicts"]["0.01"] == cell.over_random.verdict
+            assert ours["p_holm"] == cell.over_random.p_holm
+
+
+def test_drives_apart_are_what_a_run_on_each_alone_gives(whole: tuple[Path, dict[str, Any]], dataset: Dataset):
+    """Two drives of ten images: the rows of the first as `judged` gives them for its images alone."""
+    out, _ = whole
+    result = read_transfer(out / "matrix")
+    many = result.dataset.model_copy(
+        update={"names": [f"n{k}" for k in range(20)], "groups": ["x"] * 10 + ["y"] * 10}
+    )
+    scores = {
+        key: torch.cat([rows * (1 + k) for k in range(5)]) for key, rows in read_scores(out / "matrix").items()
+    }
+    context = Context(
+        VICTIMS, dataset, PLAN, split_images(dataset, "train"), "val", range(20), 1, out / "matrix",
+        result.model_copy(update={"dataset": many}), silent,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segpatch.studies.paper.drives.read_scores", lambda directory: scores)
+        found = {cell.name: cell.work(lambda done, total: None) for cell in drive_cells(context)}
+    assert {name: one["images"] for name, one in found.items()} == {
+        "drives/all": 20,
+        "drives/x": 10,
+        "drives/y": 10,
+    }
+    row = next(c for c in found["drives/y"]["cells"] if (c["patch"], c["victim"]) == ("a/paper/s0", "a"))
+    number = [(c.patch, c.victim) for c in result.cells].index(("a/paper/s0", "a"))
+    clean, patched = (scores[f"{number}/{which}"][10:].sum(0) for which in ("clean_outside", "patched"))
+    assert row["drop"] == pytest.approx(float(miou(clean) - miou(patched)))
 
 
 def test_alignment_agrees_with_itself_and_is_symmetric(whole: tuple[Path, dict[str, Any]]):
@@ -144,6 +189,30 @@ def test_places_differ(whole: tuple[Path, dict[str, Any]]):
     cell = whole[1]["cells"]["places/a_paper_s0_on_a"]
     assert [(p["row"], p["column"]) for p in cell["places"]] == [(r, c) for r in range(2) for c in range(3)]
     assert len({p["clean_miou"] for p in cell["places"]}) > 1, "other pixels are covered"
+
+
+def test_locality_counts_what_the_matrix_counts(whole: tuple[Path, dict[str, Any]]):
+    out, study = whole
+    scores, result = read_scores(out / "matrix"), read_transfer(out / "matrix")
+    cell = study["cells"]["locality/a_paper_s0_on_a"]
+    at = {(c.patch, c.victim): number for number, c in enumerate(result.cells)}
+    own, control = (at[name, "a"] for name in ("a/paper/s0", "random/full/s0"))
+    assert sum(one["pixels"] for one in cell["bins"]) == int(scores[f"{own}/patched"].sum())
+    rows = [scores[f"{number}/patched"].sum(0).double() for number in (own, control)]
+    more = [row / row.sum(1, keepdim=True) for row in rows]
+    for k, one in enumerate(cell["classes"]):
+        drops = [
+            iou_per_class(scores[f"{n}/clean_outside"].sum(0)) - iou_per_class(scores[f"{n}/patched"].sum(0))
+            for n in (own, control)
+        ]
+        assert one["share"] == pytest.approx(float(rows[0].sum(1)[k] / rows[0].sum()))
+        assert one["drop"]["value"] is None or one["drop"]["value"] == pytest.approx(
+            float(drops[0][k] - drops[1][k])
+        )
+        for target in one["turned_into"]:
+            j = result.classes.index(target["class"])
+            assert target["share"] == pytest.approx(float(more[0][k, j] - more[1][k, j])) and target["share"] > 0
+            assert target["ci95"][0] <= target["ci95"][1]
 
 
 def test_a_stopped_study_goes_on_and_nothing_is_done_twice(

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 from segpatch.results import CellRecord, TransferResult
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "segpatch",
     "font.family": ["DejaVu Sans", "sans-serif"],
@@ -26,12 +26,12 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-_INK, _BLUE, _RED = "#1c1f24", "#0b5c93", "#c2410c"
+INK, BLUE, RED = "#1c1f24", "#0b5c93", "#c2410c"
 _SHADES = ["#fffbe6", "#fed687", "#fb9a3c", "#d1550e", "#8c2d04", "#4a1505"]
-_HEAT = LinearSegmentedColormap.from_list("heat", _SHADES)
+HEAT = LinearSegmentedColormap.from_list("heat", _SHADES)
 """Lightness falls all the way, so the order is seen without telling hues apart, and in grey print."""
 _LEAST_TOP = 0.05
-_MARKS = {"clean": ("o", _INK, _INK), "own": ("X", _RED, _RED), "foreign": ("D", _BLUE, "none")}
+_MARKS = {"clean": ("o", INK, INK), "own": ("X", RED, RED), "foreign": ("D", BLUE, "none")}
 SIGNS = {"transfers": "▲", "does not": "≈", "undecided": "?"}
 
 
@@ -48,7 +48,7 @@ def heat_colour(value: float | None, top: float) -> tuple[str, str]:
     if value is None:
         return "#d9dce1", text_on("#d9dce1")
     share = min(1.0, max(0.0, value / top)) if top > 0 else 0.0
-    background = to_hex(_HEAT(share))
+    background = to_hex(HEAT(share))
     return background, text_on(background)
 
 
@@ -87,7 +87,7 @@ def matrix_svg(result: TransferResult, patches: Sequence[str]) -> bytes:
     victims, top = [victim.name for victim in result.victims], heat_top(result)
     longest = max((len(name) for name in patches), default=0)
     size = (max(4.5, 1.6 + 0.075 * longest + 1.25 * len(victims)), 1.5 + 0.55 * len(patches))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing = Figure(figsize=size, layout="constrained")
         axes = drawing.add_subplot()
         for y, patch in enumerate(patches):
@@ -101,12 +101,12 @@ def matrix_svg(result: TransferResult, patches: Sequence[str]) -> bytes:
         axes.spines[:].set_visible(False)
         signs = ", ".join(f"{sign} {name}" for name, sign in SIGNS.items())
         axes.set_xlabel(f"mIoU drop [95 % interval]; framed: trained on it\n{signs}", fontsize=8)
-        return _svg(drawing)
+        return as_svg(drawing)
 
 
 def classes_svg(classes: Sequence[str], series: Sequence[Series]) -> bytes:
     """IoU per class: a row a class, a mark a series, a line between the lowest and the highest."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing = Figure(figsize=(4.8, 0.9 + 0.2 * len(series) + 0.27 * len(classes)), layout="constrained")
         axes = drawing.add_subplot()
         rows = np.arange(len(classes))
@@ -122,23 +122,23 @@ def classes_svg(classes: Sequence[str], series: Sequence[Series]) -> bytes:
                 "facecolors": face,
                 "linewidths": 1.2,
             }
-            axes.scatter(values, rows, s=34, zorder=2, label=_plain(one.name), **look)
+            axes.scatter(values, rows, s=34, zorder=2, label=plain_text(one.name), **look)
         axes.set_yticks(rows, classes, parse_math=False)
         axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.4, -0.6), xlabel="IoU outside the patch")
         axes.grid(axis="x", color="#e6e8eb")
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
         drawing.legend(loc="outside upper left", frameon=False, ncols=1, fontsize=8)
-        return _svg(drawing)
+        return as_svg(drawing)
 
 
 def training_svg(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and share of correct pixels by step, one above the other, from the rows of steps.jsonl."""
     steps = [row["step"] for row in rows]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing = Figure(figsize=(4.4, 2.9), layout="constrained")
         upper, lower = drawing.subplots(2, 1, sharex=True)
-        panels = ((upper, "correct", "pixels right", _BLUE), (lower, "loss", "loss", _RED))
+        panels = ((upper, "correct", "pixels right", BLUE), (lower, "loss", "loss", RED))
         for axes, key, label, colour in panels:
             values = np.array([np.nan if row.get(key) is None else row[key] for row in rows], float)
             axes.plot(steps, values, color=colour, alpha=0.35, linewidth=0.8)
@@ -148,7 +148,7 @@ def training_svg(rows: Sequence[Mapping[str, Any]]) -> bytes:
         upper.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value >= 0.1 else f"{value:.1%}")
         lower.set_xlabel("step")
         drawing.align_ylabels()
-        return _svg(drawing)
+        return as_svg(drawing)
 
 
 def _matrix_cell(axes: Any, x: int, y: int, result: TransferResult, cell: CellRecord, top: float) -> None:
@@ -171,7 +171,7 @@ def _smooth(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _svg(drawing: Figure) -> bytes:
+def as_svg(drawing: Figure) -> bytes:
     out = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's fonts draw the text
@@ -179,7 +179,7 @@ def _svg(drawing: Figure) -> bytes:
     return out.getvalue()
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text that matplotlib does not read as mathematics, nor hides as a private label."""
     return text.replace("$", r"\$").removeprefix("_")
 

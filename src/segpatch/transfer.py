@@ -130,25 +130,52 @@ def transfer_matrix(
         )
         return positions or [], grid
 
-    grid = in_order(processes.gathered(measured))
-    images = len(grid[0][0].names)
-    blocks = block_ids(groups if groups is not None else [""] * images, block)
+    return judged(
+        in_order(processes.gathered(measured)),
+        [victim.name for victim in victims],
+        victims[0].label_classes.names,
+        patches,
+        groups=groups,
+        block=block,
+        margin=margin,
+        place=place if isinstance(place, str) else "given",
+        seed=seed,
+    )
+
+
+def judged(
+    grid: Sequence[Sequence[Scores]],
+    victims: Sequence[str],
+    classes: Sequence[str],
+    patches: Sequence[Patch],
+    *,
+    groups: Sequence[str] | None = None,
+    block: int = 1,
+    margin: float = 0.01,
+    place: str = "centre",
+    seed: int = 0,
+) -> TransferMatrix:
+    """The matrix of scores that were measured, a row without a patch first, then one per patch.
+
+    The rest as in `transfer_matrix`.
+    """
+    blocks = block_ids(groups if groups is not None else [""] * len(grid[0][0].names), block)
     counts = resample_counts(blocks, REPLICATES, generator_at(seed, _BOOTSTRAP))
     cells, drops = [], {}
     for row, patch in zip(grid, [None, *patches], strict=True):
         for victim, scores in zip(victims, row, strict=True):
             name = patch.name if patch else "none"
             drop = _resampled_drop(scores, counts)
-            drops[name, victim.name] = drop
-            white_box = patch is not None and victim.name in patch.trained_on
-            cells.append(Cell(name, victim.name, white_box, scores, interval(drop)))
+            drops[name, victim] = drop
+            white_box = patch is not None and victim in patch.trained_on
+            cells.append(Cell(name, victim, white_box, scores, interval(drop)))
     return TransferMatrix(
-        victims=tuple(victim.name for victim in victims),
-        classes=victims[0].label_classes.names,
+        victims=tuple(victims),
+        classes=tuple(classes),
         patches=tuple(patches),
         cells=_judged(cells, drops, patches, margin),
         groups=_grouped(cells, drops, patches, seed),
-        place=place if isinstance(place, str) else "given",
+        place=place,
         block=block,
         margin=margin,
     )

@@ -98,9 +98,7 @@ def transfer(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "fp32",
-    ray: Annotated[
-        str | None, typer.Option(help="Train patches side by side on Ray: local, or an address.")
-    ] = None,
+    ray: options.Ray = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,

@@ -42,6 +42,7 @@ def paper(
     class_map: options.MapFile = None,
     device: options.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    ray: options.Ray = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -54,6 +55,8 @@ def paper(
 
     from segpatch.cli.loading import open_victims_and_data
     from segpatch.cli.measure import typed_command
+    from segpatch.report.findings import findings
+    from segpatch.report.record import read_study
     from segpatch.studies.paper import run_paper
 
     plan = read_plan(config)
@@ -93,8 +96,14 @@ def paper(
         resume=resume,
         overwrite=overwrite,
         on_progress=ProgressPrinter(quiet),
+        ray=ray,
     )
-    print(json.dumps(study, indent=2) if as_json else f"results: {out / 'study.json'}")
+    if as_json:
+        print(json.dumps(study, indent=2))
+        return
+    for finding in findings(read_study(out)):
+        print(f"{finding.verdict}: {finding.claim}")
+    print(f"results: {out / 'study.json'}; page: {out / 'report' / 'index.html'}")
 
 
 def read_plan(path: Path | None) -> PaperPlan:

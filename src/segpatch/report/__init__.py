@@ -1,5 +1,15 @@
-"""The report of a finished transfer run: one self-contained page and its figures."""
+"""The report of a finished run: one self-contained page and its figures."""
 
-from segpatch.report.page import write_report
+from __future__ import annotations
+
+from pathlib import Path
+
+from segpatch.report.page import write_matrix_report
+from segpatch.report.study import write_study_report
 
 __all__ = ["write_report"]
+
+
+def write_report(run: Path, out: Path) -> Path:
+    """Writes the page, figures and tables of a finished transfer run or study; returns the page's path."""
+    return (write_study_report if (run / "study.json").is_file() else write_matrix_report)(run, out)

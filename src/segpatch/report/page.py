@@ -37,7 +37,7 @@ class PatchCard(NamedTuple):
     under_trained: bool
 
 
-def write_report(run: Path, out: Path) -> Path:
+def write_matrix_report(run: Path, out: Path) -> Path:
     """Writes out/index.html and out/plots/*.svg for a finished transfer run; returns the page's path.
 
     The page needs no other file, no script and no network. Photographs are shown only where the run kept

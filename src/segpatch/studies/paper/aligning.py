@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -64,13 +64,3 @@ def _cell(
 
     asked = {"at": name, "patch": patch.facts() if patch else None, "draws": draws}
     return Cell(f"alignment/{name}", victims, asked, work)
-
-
-def pairs(result: dict[str, Any]) -> Sequence[tuple[str, str, float, float, float]]:
-    """(network, other network, cosine, low, high) of a result, each pair once."""
-    names = result["victims"]
-    return [
-        (names[v], names[w], result["cosine"][v][w], result["low"][v][w], result["high"][v][w])
-        for v in range(len(names))
-        for w in range(v + 1, len(names))
-    ]

@@ -45,6 +45,7 @@ def estimate_paper(victims: Sequence[Victim], dataset: Dataset, plan: PaperPlan)
         return {
             "curves": (pairs, 2 * (plan.snapshots + 2) * images(plan.curve_images)),
             "sizes": (pairs, of_size * _ROWS * images(plan.size_images)),
+            "locality": (pairs, _ROWS * measured),
             "places": (pairs, plan.grid[0] * plan.grid[1] * _ROWS * images(plan.place_images)),
         }
 

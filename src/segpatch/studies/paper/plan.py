@@ -10,9 +10,11 @@ from segpatch.losses import LOSSES
 
 PARTS = {
     "matrix": "a patch per network, preset and seed, all against all (Table I)",
+    "drives": "the matrix of each drive or city apart",
     "alignment": "cosines of patch gradients between networks (mechanism 3)",
     "curves": "mIoU and IoU per class on the way, on training crops and on images held out (Fig. 2)",
     "sizes": "the same patch on training and unseen images of several sizes",
+    "locality": "damage by distance from the patch, by class, and what classes turn into (Fig. 3)",
     "places": "damage by where the patch lies",
     "losses": "the losses of the field for equal steps",
     "ablations": "scenes, step size, steps, batch, place and patch size, one at a time",

@@ -10,6 +10,7 @@ from typing import Any
 from segpatch.data import Dataset
 from segpatch.data.images import split_images
 from segpatch.models.victim import Victim
+from segpatch.report import write_report
 from segpatch.runs import open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
 from segpatch.studies.matrix import VIDEO_BLOCKS, measured_indices, run_matrix
@@ -17,6 +18,8 @@ from segpatch.studies.paper.ablations import ablation_plans, ablation_victims
 from segpatch.studies.paper.aligning import alignment_cells
 from segpatch.studies.paper.context import Cell, Context, run_cell
 from segpatch.studies.paper.curves import curve_cells
+from segpatch.studies.paper.drives import drive_cells
+from segpatch.studies.paper.local import locality_cells
 from segpatch.studies.paper.places import place_cells
 from segpatch.studies.paper.plan import PaperPlan
 from segpatch.studies.paper.sizes import size_cells
@@ -25,9 +28,11 @@ from segpatch.studies.progress import OnProgress, silent
 
 STUDY = "study.json"
 CELLS: dict[str, Callable[[Context], list[Cell]]] = {
+    "drives": drive_cells,
     "alignment": alignment_cells,
     "curves": curve_cells,
     "sizes": size_cells,
+    "locality": locality_cells,
     "places": place_cells,
 }
 
@@ -47,6 +52,7 @@ def run_paper(
     resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
+    ray: str | None = None,
 ) -> dict[str, Any]:
     """Runs the parts of the plan into a directory and returns what study.json holds: every cell's result, by name.
 
@@ -63,13 +69,15 @@ def run_paper(
     }
     with open_run(out, record, STUDY, resume=resume, overwrite=overwrite) as run:
         if run.finished:
+            if not (out / "report" / "index.html").exists():  # stopped between the result and its page
+                write_report(out, out / "report")
             done: dict[str, Any] = read_json(out / STUDY)
             return done
         with run.kept_if_begun():
             matrices, results = [], {}
             if "matrix" in plan.parts:
                 matrices.append("matrix")
-                context = _context(victims, dataset, plan, out, command, on_progress)
+                context = _context(victims, dataset, plan, out, command, on_progress, ray)
                 for part in plan.parts:
                     for cell in CELLS.get(part, no_cells)(context):
                         results[cell.name] = run_cell(cell, context, out / "cells" / cell.name)
@@ -79,10 +87,18 @@ def run_paper(
                 matrices.append(f"ablations/{name}")
                 place = out / "ablations" / name
                 run_matrix(
-                    chosen, dataset, asked, place, command=command, resume=place.exists(), on_progress=on_progress
+                    chosen,
+                    dataset,
+                    asked,
+                    place,
+                    command=command,
+                    resume=place.exists(),
+                    on_progress=on_progress,
+                    ray=ray,
                 )
         study = {"schema": 1, "command": command, "plan": asdict(plan), "matrices": matrices, "cells": results}
         write_json(out / STUDY, study)
+        write_report(out, out / "report")
         run.finish()
     return study
 
@@ -112,12 +128,13 @@ def _context(
     out: Path,
     command: str,
     on_progress: OnProgress,
+    ray: str | None,
 ) -> Context:
     """The matrix, run or read, and what the other parts need of it."""
     asked = matrix_plan(plan)
     place = out / "matrix"
     result = run_matrix(
-        victims, dataset, asked, place, command=command, resume=place.exists(), on_progress=on_progress
+        victims, dataset, asked, place, command=command, resume=place.exists(), on_progress=on_progress, ray=ray
     )
     split = plan.split or dataset.eval_split
     return Context(

@@ -1,0 +1,58 @@
+"""A finished study as it lies on the disk, and what a finding is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from segpatch.errors import Missing
+from segpatch.results import TransferResult, read_transfer
+from segpatch.runs import read_json
+
+Holds = Literal["holds", "does not hold", "undecided", "not run"]
+
+
+class Finding(NamedTuple):
+    """A claim, in the paper's words or nearly, what became of it here, and the figures that say so."""
+
+    claim: str
+    verdict: Holds
+    figures: tuple[str, ...]
+
+
+class Study(NamedTuple):
+    """A finished study as it lies on the disk: its record, and its matrices by name."""
+
+    directory: Path
+    record: dict[str, Any]
+    matrices: dict[str, TransferResult]
+
+    def cells(self, part: str) -> list[dict[str, Any]]:
+        """The results of a part, in order."""
+        return [cell for name, cell in self.record["cells"].items() if name.startswith(f"{part}/")]
+
+
+def read_study(directory: Path) -> Study:
+    """A finished study; Missing where there is none."""
+    path = directory / "study.json"
+    if not path.is_file():
+        raise Missing(f"no study.json in {directory}; give a finished `segpatch study paper` run")
+    record = read_json(path)
+    return Study(directory, record, {name: read_transfer(directory / name) for name in record["matrices"]})
+
+
+def held_above(bounds: Sequence[Sequence[float | None]], least: float) -> Holds:
+    """Whether all intervals lie above a number, one lies below it, or neither."""
+    known = [(low, high) for low, high in bounds if low is not None and high is not None]
+    if any(high < least for _, high in known):
+        return "does not hold"
+    return "holds" if known and all(low > least for low, _ in known) else "undecided"
+
+
+def not_run(claim: str) -> Finding:
+    return Finding(claim, "not run", ())
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

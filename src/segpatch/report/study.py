@@ -1,0 +1,159 @@
+"""The page, figures and tables of a finished `segpatch study paper`, from its directory alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from segpatch import plots
+from segpatch.models.checkpoints import write_whole
+from segpatch.plots import figure
+from segpatch.published import published_matrix
+from segpatch.report.facts import rows_in_order
+from segpatch.report.figures import alignment_svg, curve_svg, distance_svg, places_svg, sizes_svg
+from segpatch.report.findings import beside_published, findings
+from segpatch.report.pictures import data_uri
+from segpatch.report.record import Finding, Study, read_study
+from segpatch.results import safe_name
+from segpatch.runs import guarded
+
+
+class _Groups(NamedTuple):
+    """The figures of each section: (name, caption)."""
+
+    matrices: list[tuple[str, str]]
+    alignment: list[tuple[str, str]]
+    curves: list[tuple[str, str]]
+    sizes: list[tuple[str, str]]
+    locality: list[tuple[str, str]]
+    places: list[tuple[str, str]]
+
+
+def write_study_report(run: Path, out: Path) -> Path:
+    """Writes out/index.html, findings.md, the tables of each part as CSV, and plots/*.svg; returns the page's
+    path.
+
+    Raises Missing where the run holds no finished study, BadInput where it is damaged.
+    """
+    study = read_study(run)
+    drawn: dict[str, bytes] = {}
+    groups = _drawn(study, drawn)
+    found = findings(study)
+    with guarded(out):
+        (out / "plots").mkdir(parents=True, exist_ok=True)
+    for name, svg in drawn.items():
+        write_whole(out / "plots" / f"{name}.svg", svg)
+    for part in ("drives", "alignment", "curves", "sizes", "locality", "places"):
+        if rows := _rows(part, study.cells(part)):
+            write_whole(out / f"{part}.csv", _csv(rows))
+    write_whole(out / "findings.md", findings_text(found).encode())
+    write_whole(out / "index.html", _page(study, found, groups, drawn).encode())
+    return out / "index.html"
+
+
+def findings_text(found: Sequence[Finding]) -> str:
+    """The findings as Markdown: a list of claims, each with its verdict and figures."""
+    lines = []
+    for finding in found:
+        lines.append(f"- **{finding.verdict}**: {finding.claim}")
+        lines += [f"  - {text}" for text in finding.figures]
+    return "\n".join(lines) + "\n"
+
+
+def _page(study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[str, bytes]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure}
+    table = published_matrix()
+    return environment.get_template("study.html.j2").render(
+        title="Do adversarial patches transfer between networks?",
+        result=study.matrices.get("matrix"),
+        findings=found,
+        published=beside_published(study),
+        published_source=table.source,
+        published_caveats=table.caveats,
+        groups=groups,
+        pages=", ".join(f"{name}/report/index.html" for name in study.matrices),
+        svg=lambda name: data_uri(drawn[name], "image/svg+xml"),
+        command=study.record["command"],
+        plan=json.dumps(study.record["plan"], indent=2),
+    )
+
+
+def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
+    """Draws all figures into `drawn`, by file name, and returns what goes where."""
+    groups = _Groups([], [], [], [], [], [])
+    for name, result in study.matrices.items():
+        rows = [patch.name for _, patches in rows_in_order(result) for patch in patches]
+        drawn[safe_name(name)] = plots.matrix_svg(result, rows)
+        groups.matrices.append((safe_name(name), name))
+    for cell in study.cells("alignment"):
+        name = f"alignment-{safe_name(cell['at'])}"
+        drawn[name] = alignment_svg(cell)
+        groups.alignment.append((name, cell["at"]))
+    for part, draw in (("curves", curve_svg), ("sizes", sizes_svg), ("places", places_svg)):
+        for cell in study.cells(part):
+            caption = f"{cell['patch']} on {cell['victim']}"
+            name = f"{part}-{safe_name(caption)}"
+            drawn[name] = draw(cell)
+            getattr(groups, part).append((name, caption))
+    by_preset: dict[str, list[dict[str, Any]]] = {}
+    for cell in study.cells("locality"):
+        by_preset.setdefault(cell["patch"].split("/", 1)[-1], []).append(cell)
+    for preset, cells in by_preset.items():
+        name = f"locality-{safe_name(preset)}"
+        drawn[name] = distance_svg(cells)
+        groups.locality.append((name, f"{preset}, each patch on its own network"))
+    return groups
+
+
+_LISTS = {"drives": "cells", "curves": "points", "sizes": "rows", "locality": "classes", "places": "places"}
+
+
+def _rows(part: str, cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The part as flat rows: each cell's names, and its list of points, sizes, classes or places; or pairs."""
+    rows = []
+    for cell in cells:
+        names = {key: cell[key] for key in ("group", "patch", "victim", "at") if cell.get(key) is not None}
+        if part == "alignment":
+            for v, one in enumerate(cell["victims"]):
+                for w, other in enumerate(cell["victims"]):
+                    low, high = cell["low"][v][w], cell["high"][v][w]
+                    rows.append({**names, "network": one, "other": other, "cosine": cell["cosine"][v][w],
+                                 "low": low, "high": high, "itself": cell["itself"][v]})  # fmt: skip
+            continue
+        rows += [{**names, **_flat(row)} for row in cell[_LISTS[part]]]
+    return rows
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Nested values as columns of their own; lists of numbers as text."""
+    out: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            out |= {f"{key}.{inner}": one for inner, one in _flat(value).items()}
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            out[key] = "; ".join(f"{one['class']} {one['share']:.4f}" for one in value)
+        else:
+            out[key] = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return out
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    out = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()

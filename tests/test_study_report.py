@@ -1,0 +1,148 @@
+"""The page, tables and findings of a study of tiny networks, and of made-up figures with known answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segpatch.errors import Missing
+from segpatch.report import write_report
+from segpatch.report.findings import findings, local_or_far, simple_classes, unaligned, unseen_sizes
+from segpatch.report.record import Study, read_study
+from segpatch.studies.paper import run_paper
+from test_study_paper import PLAN, VICTIMS
+from tiny import learnable_dataset
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from dataclasses import replace
+
+    root = tmp_path_factory.mktemp("study")
+    plan = replace(PLAN, losses=("correct-pixel", "gamma-0.8", "cross-entropy"), only=(
+        "matrix", "drives", "alignment", "curves", "sizes", "locality", "places", "losses"
+    ))  # fmt: skip
+    run_paper(VICTIMS, learnable_dataset(root / "data"), plan, root / "run", command="segpatch study paper <x>")
+    return root / "run"
+
+
+def test_the_page_holds_every_part_and_needs_nothing_else(run: Path, tmp_path: Path):
+    page = write_report(run, tmp_path / "report").read_text()
+    for heading in (
+        "What holds",
+        "Do networks pull the same way?",
+        "On the way",
+        "Local or far?",
+        "Where the patch",
+    ):
+        assert f">{heading}" in page
+    assert "segpatch study paper &lt;x&gt;" in page and "<x>" not in page
+    assert "<script" not in page and 'src="http' not in page and page.count("data:image/svg+xml") >= 20
+    assert "beside the published" not in page.lower(), "these networks are not in the published table"
+
+
+def test_the_tables_hold_what_the_cells_hold(run: Path, tmp_path: Path):
+    write_report(run, tmp_path / "report")
+    study = read_study(run)
+    with (tmp_path / "report/places.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wanted = [place for cell in study.cells("places") for place in cell["places"]]
+    assert len(rows) == len(wanted) == 4 * 6
+    assert [float(row["over_random"]) for row in rows] == [place["over_random"] for place in wanted]
+    with (tmp_path / "report/alignment.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(study.cells("alignment")) * 4
+    text = (tmp_path / "report/findings.md").read_text()
+    assert text.count("\n- **") + 1 == len(findings(study))
+
+
+def test_the_same_run_gives_the_same_files(run: Path, tmp_path: Path):
+    for name in ("one", "two"):
+        write_report(run, tmp_path / name)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
+
+
+def test_losses_are_compared_with_the_best_gamma(run: Path):
+    found = {finding.claim: finding for finding in findings(read_study(run))}
+    finding = found["the simplified loss is within 0.005 mIoU of the best gamma"]
+    assert any("correct-pixel less gamma-0.8" in line for line in finding.figures)
+    assert finding.verdict in ("holds", "does not hold", "undecided")
+
+
+def test_a_study_that_is_not_there(tmp_path: Path):
+    with pytest.raises(Missing, match="finished"):
+        read_study(tmp_path)
+
+
+def study(cells: dict[str, Any]) -> Study:
+    return Study(Path(), {"cells": cells}, {})
+
+
+def test_what_was_not_run_is_said():
+    assert {finding.verdict for finding in findings(study({}))} == {"not run"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(-0.05, 0.05, "holds"), (0.05, 0.15, "undecided"), (0.2, 0.4, "does not hold")]
+)
+def test_alignment_by_hand(low: float, high: float, verdict: str):
+    cosine, itself = [[1.0, 0.1], [0.1, 1.0]], [0.9, 0.7]
+    cell = {"at": "clean", "victims": ["a", "b"], "cosine": cosine, "itself": itself}
+    (found,) = unaligned(
+        study({"alignment/clean": {**cell, "low": [[1, low], [low, 1]], "high": [[1, high], [high, 1]]}})
+    )
+    assert found.verdict == verdict
+    assert "a network with itself 0.800" in found.figures[0]
+
+
+@pytest.mark.parametrize(
+    ("cnn", "transformer", "verdict"),
+    [
+        ((0.1, 0.2), (0.3, 0.5), "holds"),
+        ((0.1, 0.4), (0.3, 0.5), "undecided"),
+        ((0.4, 0.5), (0.1, 0.2), "does not hold"),
+    ],
+)
+def test_local_or_far_by_hand(cnn: tuple[float, float], transformer: tuple[float, float], verdict: str):
+    def cell(family: str, bounds: tuple[float, float]) -> dict[str, Any]:
+        share = {"value": sum(bounds) / 2, "ci95": bounds}
+        return {
+            "patch": f"{family}/strong/s0", "victim": family, "family": family,
+            "reach": {"remote": share, "r50": {"value": 30.0}},
+            "reach_of_even_damage": {"remote": {"value": 0.8}},
+        }  # fmt: skip
+
+    (found,) = local_or_far(
+        study({"locality/a": cell("cnn", cnn), "locality/b": cell("transformer", transformer)})
+    )
+    assert found.verdict == verdict and len(found.figures) == 2
+    alone = local_or_far(study({"locality/a": cell("cnn", cnn)}))
+    assert alone[0].verdict == "undecided"
+
+
+def test_simple_classes_by_hand():
+    classes = [{"class": "sky", "drop": {"value": 0.01}}, {"class": "sign", "drop": {"value": 0.2}}]
+    cell = {"patch": "p", "victim": "v", "classes": classes, "rho_share": {"value": -0.6, "ci95": [-0.9, -0.2]}}
+    (found,) = simple_classes(study({"locality/p": cell}))
+    assert found.verdict == "holds" and found.figures == ("p on v: -0.60 [-0.90, -0.20]; most by sign",)
+
+
+def test_sizes_by_hand():
+    def row(scale: float, fixed: str, low: float) -> dict[str, Any]:
+        shown = {"images": "unseen", "frame": "frame", "scale": scale, "fixed": fixed}
+        return {**shown, "over_random": low + 0.01, "over_random_ci95": [low, low + 0.02]}
+
+    left_out = {"images": "unseen", "frame": "frame", "scale": 0.25, "fixed": "pixels", "left_out": "too large"}
+    rows = [row(1.0, "pixels", 0.01), row(2.0, "pixels", -0.03), row(2.0, "share", 0.02), left_out]
+    pixels, share = unseen_sizes(study({"sizes/p": {"patch": "p", "victim": "v", "rows": rows}}))
+    assert (pixels.verdict, share.verdict) == ("does not hold", "holds")
+    assert pixels.figures == ("p on v: x1 0.020, x2 -0.020",)
+
+
+def test_the_record_is_what_the_page_is_made_from(run: Path):
+    record = json.loads((run / "study.json").read_text())
+    assert record["matrices"] == ["matrix", "ablations/losses"] and record["schema"] == 1
