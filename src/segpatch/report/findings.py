@@ -108,7 +108,7 @@ def local_or_far(study: Study) -> list[Finding]:
             even = cell["reach_of_even_damage"]["remote"]["value"]
             lines.append(
                 f"{cell['patch']} on {cell['victim']}: {share['value']:.0%} [{low:.0%}, {high:.0%}] of the newly "
-                f"wrong pixels beyond two patch widths (evenly spread damage: {even:.0%}), half within {half:.0f} px"
+                f"wrong pixels beyond two patch widths (evenly spread: {even:.0%}), half within {half:.0f} px"
             )
         pairs = [(far, near) for far in remote[True] for near in remote[False]]
         held: Holds = "undecided"
