@@ -82,6 +82,15 @@ def test_the_gradient_on_clean_scenes_is_that_of_the_pixels_in_the_patchs_place(
         torch.testing.assert_close(found[step, 0], wanted.flatten().double(), rtol=1e-5, atol=1e-8)
 
 
+def test_a_network_without_a_gradient_agrees_with_none():
+    gradients = torch.randn(5, 3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gradients[:, 1] = 0
+    found = alignment(gradients)
+    for values in (found.cosine, found.low, found.high):
+        assert values[1].isnan().all() and values[:, 1].isnan().all() and not values[0, [0, 2]].isnan().any()
+    assert found.itself.isnan().tolist() == [False, True, False]
+
+
 def test_what_cannot_be_answered_is_refused():
     with pytest.raises(BadInput, match="no patch EOT"):
         patch_gradients(

@@ -19,7 +19,7 @@ from tiny import write_learnable
 
 SIZE = (48, 64)
 SHORT = ["--steps", "2", "--batch-size", "1", "--patch-size", "4"]
-COMMANDS = ["demo", "models", "data", "fit", "attack", "evaluate", "transfer", "report", "patch", "show"]
+COMMANDS = ["demo", "models", "data", "fit", "attack", "evaluate", "transfer", "report", "patch", "show", "study"]
 
 
 class Outcome(NamedTuple):
@@ -122,6 +122,46 @@ def test_interrupt_and_resume(call: Call, tmp_path: Path, attack: list[str], mon
     assert load_patch(tmp_path / "a").sha256() == load_patch(tmp_path / "whole").sha256()
     finished = call(*attack, "--out", tmp_path / "a", "--resume")
     assert finished == Outcome(0, done.out, "")
+
+
+def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], monkeypatch: pytest.MonkeyPatch):
+    short = [*SHORT, "--seeds", "0", "--preset", "paper", "--only", "alignment", "--out", tmp_path / "s"]
+    given = [*given, "--victim", f"segformer-b0={place}/two.safetensors"]
+    (tmp_path / "plan.toml").write_text("draws = 4\nsnapshots = 1\nseeds = [0, 1, 2]\n")
+    asked = ["study", "paper", *given, *short, "--config", tmp_path / "plan.toml"]
+    planned = call(*asked, "--dry-run")
+    assert "alignment, 4 cells" in planned.out and "in all about" in planned.out and not (tmp_path / "s").exists()
+    done = call(*asked)
+    assert (done.code, done.out.splitlines()[-1].split(";")[0]) == (0, f"results: {tmp_path}/s/study.json")
+    assert "a `paper` patch breaks its own network" in done.out and "not run: " in done.out
+    assert (tmp_path / "s/report/index.html").is_file()
+    again = call(*asked, "--resume", "--json")
+    assert list(json.loads(again.out)["cells"]) == list(
+        json.loads((tmp_path / "s/study.json").read_text())["cells"]
+    )
+    assert call("report", tmp_path / "s", "--out", tmp_path / "again").code == 0
+    assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "s/report/index.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("drews = 4", "unknown field in plan.toml 'drews'; did you mean 'draws'?"),
+        ("draws = 'many'", "plan.toml: draws: Input should be a valid integer"),
+        ("draws = ", "is no TOML file"),
+        ("only = ['curvs']", "did you mean 'curves'?"),
+    ],
+)
+def test_a_study_file_that_cannot_be_used(call: Call, tmp_path: Path, given: list[str], plan: str, message: str):
+    (tmp_path / "plan.toml").write_text(plan)
+    done = call("study", "paper", *given, "--config", tmp_path / "plan.toml", "--out", tmp_path / "s")
+    assert done.code == 1 and message in done.err and len(done.err.splitlines()) == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_as_released_needs_cityscapes(call: Call, tmp_path: Path, given: list[str]):
+    done = call("study", "paper", *given, "--as-released", "--out", tmp_path / "s")
+    assert done.code == 1 and "--as-released is of Cityscapes" in done.err
 
 
 def test_a_finished_transfer_is_printed_again(call: Call, tmp_path: Path, given: list[str]):

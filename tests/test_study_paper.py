@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from segpatch.attack_config import PRESETS, resolve
+from segpatch.attack_config import PRESETS, AttackConfig, resolve
 from segpatch.attack_step import draw_samples
 from segpatch.compositing import centre_region, paste
 from segpatch.data import Dataset
@@ -16,20 +16,26 @@ from segpatch.data.images import split_images
 from segpatch.errors import BadInput
 from segpatch.losses import LOSSES
 from segpatch.metrics import confusion_matrix, iou_per_class, miou
+from segpatch.models.victim import Provenance
+from segpatch.published import VICTIM_FIELDS, victim_as_released
+from segpatch.published import as_released as released_fields
 from segpatch.results import read_scores, read_transfer
 from segpatch.studies.attack import read_snapshots
-from segpatch.studies.paper import PARTS, PaperPlan, run_paper
+from segpatch.studies.paper import PARTS, PaperPlan, as_released, run_paper
 from segpatch.studies.paper.ablations import ablation_plans, ablation_victims
 from segpatch.studies.paper.context import Context
 from segpatch.studies.paper.cost import estimate_paper
 from segpatch.studies.paper.curves import level_sentence
 from segpatch.studies.paper.drives import drive_cells
 from segpatch.studies.paper.places import at
+from segpatch.studies.paper.run import matrix_plan
 from segpatch.studies.paper.sizes import cases
+from segpatch.studies.planned import planned_patches
 from segpatch.studies.progress import Progress, silent
 from segpatch.types import Region
-from tiny import conv_victim, learnable_dataset
+from tiny import CLASSES, conv_victim, learnable_dataset
 
+_EMPTY = Dataset(kind="folder", spec="folder:x", classes=CLASSES, splits={}, eval_split="val")
 VICTIMS = [conv_victim(0, name="a"), conv_victim(1, name="b", family="transformer")]
 OVERRIDES = {"steps": 4, "batch_size": 2, "patch_size": (4, 4), "crop": (10, 10), "scales": (0.8, 1.2)}
 PLAN = PaperPlan(
@@ -316,3 +322,33 @@ def test_the_sentence_tells_level_from_falling():
     assert "and the loss rose (1.000 to 1.500, +50%)" in level_sentence(curve(1.5, 0.05))
     assert "did not fall for sure" in level_sentence(curve(0.8, -0.01))
     assert "from 90.0% to 50.0%" in level_sentence(curve(0.8, -0.01))
+
+
+def test_as_released_is_the_published_run():
+    """What is trained and measured, against the published table; `tests/test_published.py` has its every row."""
+    known = [("pidnet-s", "cnn"), ("bisenetv2", "cnn"), ("segformer-b5", "transformer")]
+    victims = [
+        replace(conv_victim(name=name), provenance=Provenance(network=name, family=family))
+        for name, family in known
+    ]
+    cityscapes = replace(_EMPTY, kind="cityscapes")
+    shown, plan = as_released(victims, cityscapes, PaperPlan(images=3, batch_size=7))
+    for victim, (name, _) in zip(shown, known, strict=True):
+        wanted = victim_as_released(name)
+        assert {field: getattr(victim, field) for field in VICTIM_FIELDS} == {f: wanted[f] for f in VICTIM_FIELDS}
+        assert victim.window is None
+    asked = matrix_plan(plan)
+    assert (asked.measured, asked.batch_size, asked.place, plan.precision) == (None, 1, "centre", "fp32")
+    sizes = [(torch.zeros(3, 1024, 2048, dtype=torch.uint8), torch.zeros(1024, 2048, dtype=torch.uint8))] * 2975
+    planned = planned_patches(shown, asked)
+    assert [item.name for item in planned] == [f"{name}/released/s0" for name, _ in known]
+    for item, (_, family) in zip(planned, known, strict=True):
+        ours, theirs = (
+            resolve(config, sizes, item.victims)
+            for config in (replace(item.config, snapshots=0), AttackConfig(**released_fields(family)))
+        )
+        assert ours == theirs
+    with pytest.raises(BadInput, match="give --data cityscapes:DIR"):
+        as_released(victims, _EMPTY, PaperPlan())
+    with pytest.raises(BadInput, match="unknown published network"):
+        as_released([conv_victim()], cityscapes, PaperPlan())

@@ -35,7 +35,8 @@ class Alignment:
     by the jackknife over draws, rather too wide than too narrow (Efron and Stein 1981). itself (V,): the cosine of
     a network's gradients over two halves of the draws, the mean over many halvings, brought to the length of all
     (Spearman and Brown 1910); noise keeps the cosine of two networks below the root of the product of theirs.
-    draws (V, V): the mean cosine between gradients of the same single draw.
+    draws (V, V): the mean cosine between gradients of the same single draw. NaN for a network whose gradients
+    are all 0.
     """
 
     cosine: Tensor

@@ -39,6 +39,10 @@ def paper(
     group: Annotated[list[str], typer.Option(help="Measure images of this drive or city only; repeatable.")] = [],  # noqa: B006
     train_images: options.TrainImages = None,
     split: options.Split = None,
+    released: Annotated[
+        bool,
+        typer.Option("--as-released", help="The published run: its inputs, range, crops, batches and epochs."),
+    ] = False,
     class_map: options.MapFile = None,
     device: options.Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
@@ -57,7 +61,7 @@ def paper(
     from segpatch.cli.measure import typed_command
     from segpatch.report.findings import findings
     from segpatch.report.record import read_study
-    from segpatch.studies.paper import run_paper
+    from segpatch.studies.paper import as_released, run_paper
 
     plan = read_plan(config)
     attack = options.given(
@@ -82,6 +86,8 @@ def paper(
         overrides={**plan.overrides, **attack},
     )
     networks, dataset = open_victims_and_data(victim, victims, data, class_map, device)
+    if released:
+        networks, plan = as_released(networks, dataset, plan)
     if dry_run:
         from segpatch.studies.paper.cost import estimate_paper
 

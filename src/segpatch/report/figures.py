@@ -15,16 +15,16 @@ from segpatch.plots import BLUE, HEAT, INK, RED, STYLE, as_svg, figure, plain_te
 
 def alignment_svg(cell: dict[str, Any]) -> bytes:
     """Cosines between networks as a square, each network with itself on the diagonal."""
-    names, cosine = cell["victims"], np.array(cell["cosine"])
-    np.fill_diagonal(cosine, cell["itself"])
+    names, cosine = cell["victims"], np.array(cell["cosine"], float)  # None, without a gradient, becomes NaN
+    np.fill_diagonal(cosine, np.array(cell["itself"], float))
     with mpl.rc_context(STYLE):
         drawing = Figure(figsize=(1.6 + 0.9 * len(names), 1.2 + 0.55 * len(names)), layout="constrained")
         axes = drawing.add_subplot()
-        shade = np.clip(cosine, 0, 1)
+        shade = np.clip(np.nan_to_num(cosine), 0, 1)
         axes.imshow(shade, cmap=HEAT, vmin=0, vmax=1, aspect="auto")
         for row, column in np.ndindex(*cosine.shape):
             value, ink = float(cosine[row, column]), text_on(to_hex(HEAT(float(shade[row, column]))))
-            axes.text(column, row, figure(value), color=ink, ha="center", va="center")
+            axes.text(column, row, figure(None if np.isnan(value) else value), color=ink, ha="center", va="center")
         _names(axes, names)
         return as_svg(drawing)
 
@@ -93,7 +93,7 @@ def places_svg(cell: dict[str, Any]) -> bytes:
         size = (1.2 + 0.62 * cell["columns"], 0.9 + 0.5 * cell["rows"])
         drawing = Figure(figsize=size, layout="constrained")
         axes = drawing.add_subplot()
-        shade = np.clip(grid / top, 0, 1)
+        shade = np.clip(np.nan_to_num(grid) / top, 0, 1)
         axes.imshow(shade, cmap=HEAT, vmin=0, vmax=1, aspect="auto")
         for row, column in np.ndindex(*grid.shape):
             value, ink = float(grid[row, column]), text_on(to_hex(HEAT(float(shade[row, column]))))

@@ -162,9 +162,13 @@ def unaligned(study: Study) -> list[Finding]:
     for cell in cells:
         found = _pairs(cell)
         bounds += [(-high, -low) for _, _, _, low, high in found]
+        if not found:
+            lines.append(f"{cell['at']}: no two networks have a gradient")
+            continue
         one, other, cosine, low, high = max(found, key=lambda pair: pair[2])
         mean = sum(pair[2] for pair in found) / len(found)
-        itself = sum(cell["itself"]) / len(cell["itself"])
+        known = [value for value in cell["itself"] if value is not None]
+        itself = sum(known) / len(known)
         most = f"at most {cosine:.3f} [{low:.3f}, {high:.3f}] ({one}, {other})"
         lines.append(f"{cell['at']}: mean {mean:.3f}, {most}; a network with itself {itself:.3f}")
     return [Finding(claim, held_above(bounds, -LITTLE), tuple(lines))]
@@ -208,12 +212,14 @@ def _verdicts(cells: Sequence[CellRecord], margin: float) -> list[str]:
 
 
 def _pairs(cell: dict[str, Any]) -> list[tuple[str, str, float, float, float]]:
-    """(network, other network, cosine, low, high) of an alignment, each pair once."""
+    """(network, other network, cosine, low, high) of an alignment, each pair once; only where both have a
+    gradient."""
     names = cell["victims"]
     return [
         (names[v], names[w], cell["cosine"][v][w], cell["low"][v][w], cell["high"][v][w])
         for v in range(len(names))
         for w in range(v + 1, len(names))
+        if cell["cosine"][v][w] is not None
     ]
 
 

@@ -18,8 +18,13 @@ from segpatch.studies.paper.context import Cell, Context, config_of
 
 
 def alignment_cells(context: Context) -> list[Cell]:
-    """A cell for clean scenes, one for the random start, and one per patch and point on its way."""
+    """A cell for clean scenes, one for the random start, and one per patch and point on its way.
+
+    None for a single network, which has none to agree with.
+    """
     victims = [victim for victim in context.victims if victim.differentiable]
+    if len(victims) < 2:
+        return []
     overrides = {**context.plan.overrides, "seed": min(context.plan.seeds)}
     paper = resolve(replace(attack_preset("paper"), **overrides), context.training, victims)
     cells = [

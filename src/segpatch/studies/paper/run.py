@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from segpatch.data import Dataset
 from segpatch.data.images import split_images
+from segpatch.errors import BadInput
+from segpatch.models.settings import Settings
 from segpatch.models.victim import Victim
+from segpatch.published import victim_as_released
 from segpatch.report import write_report
 from segpatch.runs import open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
@@ -101,6 +104,21 @@ def run_paper(
         write_report(out, out / "report")
         run.finish()
     return study
+
+
+def as_released(victims: Sequence[Victim], dataset: Dataset, plan: PaperPlan) -> tuple[list[Victim], PaperPlan]:
+    """The networks with the input that the published run gave them, and the plan trained and measured as it was.
+
+    Raises BadInput for another data set than Cityscapes, and for networks that the run did not have.
+    """
+    if dataset.kind != "cityscapes":
+        raise BadInput(f"--as-released is of Cityscapes; got {dataset.spec}: give --data cityscapes:DIR")
+    shown = [Settings(**victim_as_released(victim.provenance.network)).on(victim) for victim in victims]
+    # Batch and epochs are those of each network's family; `resolve` knows them.
+    fixed = {"patch_size": (200, 200), "crop": (1024, 1024)}
+    return shown, replace(
+        plan, presets=("released",), seeds=(0,), overrides=fixed, images=None, train_images=None, batch_size=1
+    )
 
 
 def matrix_plan(plan: PaperPlan) -> MatrixPlan:
