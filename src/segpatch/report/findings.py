@@ -70,10 +70,7 @@ def other_networks(study: Study) -> list[Finding]:
 
 def unseen_sizes(study: Study) -> list[Finding]:
     """A patch works on unseen images, of any size: with the patch fixed in pixels, and in share of the image."""
-    claims = {
-        "pixels": "unseen images of other sizes, the patch the same in pixels",
-        "share": "and the same in share",
-    }
+    claims = {"pixels": "the same in pixels", "share": "the same in share of the image"}
     out = []
     for fixed, claim in claims.items():
         bounds, lines = [], []
@@ -83,7 +80,7 @@ def unseen_sizes(study: Study) -> list[Finding]:
             bounds += [row["over_random_ci95"] for row in shown]
             drops = ", ".join(f"x{row['scale']:g} {number(row['over_random'])}" for row in shown)
             lines.append(f"{cell['patch']} on {cell['victim']}: {drops}")
-        said = f"a patch that works on its training images works on {claim}"
+        said = f"a patch works on unseen images of other sizes, itself {claim}"
         out.append(Finding(said, held_above(bounds, 0.0), tuple(lines)) if lines else not_run(said))
     return out
 
