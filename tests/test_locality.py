@@ -7,9 +7,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -26,7 +25,6 @@ from segpatch.locality import (
     distances,
     flip_rate,
     reach,
-    spearman,
 )
 from segpatch.metrics import pixel_accuracy
 from segpatch.patch import FULL_RANGE, Patch, random_patch, random_pixels
@@ -392,27 +390,6 @@ def test_resamples_without_excess_are_left_out_and_reported():
     assert math.isnan(radius.value)
     assert radius.ci95 == (5, 5)  # from (0, 0) to (3, 4)
     assert radius.undefined == 0.5
-
-
-@LAW
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=12))
-def test_spearman_is_that_of_scipy(pairs):
-    x, y = torch.tensor(pairs).double().T
-    assume(len(set(x.tolist())) > 1 and len(set(y.tolist())) > 1)
-    wanted = spearmanr(x, y).statistic
-    assert float(spearman(x, y)) == pytest.approx(wanted)
-    holes = torch.full((2,), torch.nan).double()
-    ones = torch.ones(2).double()
-    assert float(spearman(torch.cat([x, holes]), torch.cat([y, ones]))) == pytest.approx(wanted)
-    assert float(spearman(torch.cat([ones, x]), torch.cat([holes, y]))) == pytest.approx(wanted)
-
-
-def test_spearman_by_hand_and_in_rows():
-    x = torch.tensor([[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 1, 1, 1], [1, torch.nan, torch.nan, 4]])
-    y = torch.tensor([[1.0, 4, 9, 16], [3, 2, 1, 0], [1, 3, 2, 4], [1, 2, 3, 4], [4, 2, torch.nan, torch.nan]])
-    rho = spearman(x.double(), y.double())
-    assert rho[:3].tolist() == pytest.approx([1, -1, 0.8])
-    assert bool(rho[3:].isnan().all())
 
 
 def test_refusals():

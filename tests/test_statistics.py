@@ -3,13 +3,22 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, spearmanr
 from torch.testing import assert_close
 
 from reference import LAW, miou_loop
-from segpatch.statistics import block_ids, holm, interval, p_value, resample_counts, resampled_miou, verdict
+from segpatch.statistics import (
+    block_ids,
+    holm,
+    interval,
+    p_value,
+    resample_counts,
+    resampled_miou,
+    spearman,
+    verdict,
+)
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
@@ -157,3 +166,24 @@ def test_verdict_at_its_boundaries(low, high, wanted):
 def test_verdict_takes_another_margin():
     assert verdict(0.03, 0.04, margin=0.02) == "transfers"
     assert verdict(0.03, 0.04, margin=0.05) == "does not"
+
+
+@LAW
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=12))
+def test_spearman_is_that_of_scipy(pairs):
+    x, y = torch.tensor(pairs).double().T
+    assume(len(set(x.tolist())) > 1 and len(set(y.tolist())) > 1)
+    wanted = spearmanr(x, y).statistic
+    assert float(spearman(x, y)) == pytest.approx(wanted)
+    holes = torch.full((2,), torch.nan).double()
+    ones = torch.ones(2).double()
+    assert float(spearman(torch.cat([x, holes]), torch.cat([y, ones]))) == pytest.approx(wanted)
+    assert float(spearman(torch.cat([ones, x]), torch.cat([holes, y]))) == pytest.approx(wanted)
+
+
+def test_spearman_by_hand_and_in_rows():
+    x = torch.tensor([[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 1, 1, 1], [1, torch.nan, torch.nan, 4]])
+    y = torch.tensor([[1.0, 4, 9, 16], [3, 2, 1, 0], [1, 3, 2, 4], [1, 2, 3, 4], [4, 2, torch.nan, torch.nan]])
+    rho = spearman(x.double(), y.double())
+    assert rho[:3].tolist() == pytest.approx([1, -1, 0.8])
+    assert bool(rho[3:].isnan().all())

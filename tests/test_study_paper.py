@@ -294,6 +294,7 @@ def test_what_a_study_costs_is_said_before(dataset: Dataset):
         ({"only": ("curvs",)}, "did you mean 'curves'"),
         ({"losses": ("segpg",)}, "did you mean 'segpgd'"),
         ({"draws": 2}, "draws must be at least 4"),
+        ({"snapshots": 0}, "snapshots must be at least 1"),
         ({"along": 3}, "along must be from 1 to the number of snapshots"),
         ({"grid": (0, 3)}, "grid needs"),
         ({"scales": (1.0, 9.0)}, "scales must be in"),

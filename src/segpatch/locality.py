@@ -21,7 +21,7 @@ from segpatch.compositing import cover
 from segpatch.errors import BadInput
 from segpatch.evaluation import Picture
 from segpatch.metrics import confusion_matrix, iou_per_class, pixel_accuracy
-from segpatch.statistics import interval
+from segpatch.statistics import interval, spearman
 from segpatch.types import IGNORE, Region
 
 EDGES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -213,16 +213,6 @@ def class_distance(trained: Locality, control: Locality | None, counts: Tensor, 
     return ClassDamage(distance[0], share[0], drops, *rhos)
 
 
-def spearman(x: Tensor, y: Tensor) -> Tensor:
-    """Spearman's rank correlation (...) in [-1, 1] of values (..., K); equal values share their mean rank.
-
-    Pairs with a NaN are left out; NaN where fewer than two differ. Source: Spearman 1904.
-    """
-    left_out = x.isnan() | y.isnan()
-    a, b = (_centred_ranks(values.masked_fill(left_out, torch.nan)) for values in (x, y))
-    return ((a * b).nansum(-1) / ((a * a).nansum(-1) * (b * b).nansum(-1)).sqrt()).clamp(-1, 1)
-
-
 def _rows(picture: Picture, classes: int, edges: Tensor) -> tuple[Tensor, ...]:
     """One image's rows of a Locality, from confusion_clean on; edges in px."""
     labels = cover(picture.labels, picture.region)
@@ -289,11 +279,3 @@ def _bin_drops(one: Locality, weights: Tensor, kept: Tensor) -> Tensor:
 def _class_drops(one: Locality, weights: Tensor) -> Tensor:
     clean, patched = (_resampled(c.sum(1), weights) for c in (one.confusion_clean, one.confusion_patched))
     return iou_per_class(clean) - iou_per_class(patched)
-
-
-def _centred_ranks(values: Tensor) -> Tensor:
-    """Ranks (..., K) minus their mean; NaN where the value is, which ranks nothing since it equals nothing."""
-    own, other = values[..., :, None], values[..., None, :]
-    ranks = (other < own).sum(-1) + ((other == own).sum(-1) + 1) / 2
-    ranks = ranks.double().masked_fill(values.isnan(), torch.nan)
-    return ranks - ranks.nanmean(-1, keepdim=True)

@@ -78,3 +78,21 @@ def verdict(low: float, high: float, margin: float = 0.01) -> Verdict:
     if low > margin:
         return "transfers"
     return "does not" if -margin <= low and high <= margin else "undecided"
+
+
+def spearman(x: Tensor, y: Tensor) -> Tensor:
+    """Spearman's rank correlation (...) in [-1, 1] of values (..., K); equal values share their mean rank.
+
+    Pairs with a NaN are left out; NaN where fewer than two differ. Source: Spearman 1904.
+    """
+    left_out = x.isnan() | y.isnan()
+    a, b = (_centred_ranks(values.masked_fill(left_out, torch.nan)) for values in (x, y))
+    return ((a * b).nansum(-1) / ((a * a).nansum(-1) * (b * b).nansum(-1)).sqrt()).clamp(-1, 1)
+
+
+def _centred_ranks(values: Tensor) -> Tensor:
+    """Ranks (..., K) minus their mean; NaN where the value is, which ranks nothing since it equals nothing."""
+    own, other = values[..., :, None], values[..., None, :]
+    ranks = (other < own).sum(-1) + ((other == own).sum(-1) + 1) / 2
+    ranks = ranks.double().masked_fill(values.isnan(), torch.nan)
+    return ranks - ranks.nanmean(-1, keepdim=True)

@@ -159,8 +159,7 @@ def judged(
 
     The rest as in `transfer_matrix`.
     """
-    blocks = block_ids(groups if groups is not None else [""] * len(grid[0][0].names), block)
-    counts = resample_counts(blocks, REPLICATES, generator_at(seed, _BOOTSTRAP))
+    counts = bootstrap_counts(groups if groups is not None else [""] * len(grid[0][0].names), block, seed)
     cells, drops = [], {}
     for row, patch in zip(grid, [None, *patches], strict=True):
         for victim, scores in zip(victims, row, strict=True):
@@ -179,6 +178,11 @@ def judged(
         block=block,
         margin=margin,
     )
+
+
+def bootstrap_counts(groups: Sequence[str], block: int, seed: int) -> Tensor:
+    """How often each image occurs in each resample (R, N) of a matrix, from its images' drives or cities."""
+    return resample_counts(block_ids(groups, block), REPLICATES, generator_at(seed, _BOOTSTRAP))
 
 
 def shared_positions(images: int, batch_size: int, processes: Processes) -> list[int]:

@@ -8,7 +8,8 @@ from torch import Tensor
 from segpatch.eot import generator_at
 from segpatch.report.record import Finding, Study, held_above, not_run, number
 from segpatch.results import TransferResult, read_scores
-from segpatch.statistics import REPLICATES, block_ids, interval, resample_counts, resampled_miou
+from segpatch.statistics import interval, resampled_miou
+from segpatch.transfer import bootstrap_counts
 
 LOSS_MARGIN = 0.005
 """mIoU within which two losses are called as good as each other."""
@@ -22,8 +23,7 @@ def losses(study: Study) -> list[Finding]:
     if result is None:
         return [not_run(claim)]
     scores = read_scores(study.directory / "ablations/losses")
-    blocks = block_ids(result.dataset.groups, result.dataset.block)
-    counts = resample_counts(blocks, REPLICATES, generator_at(0, _LOSSES))
+    counts = bootstrap_counts(result.dataset.groups, result.dataset.block, 0)
     bounds, lines = [], []
     for victim in result.victims:
         drops = _drops(result, scores, victim.name, counts)
@@ -58,6 +58,6 @@ def _drops(
     for preset, seeds in found.items():
         values = torch.stack([resampled for _, resampled in seeds], dim=1)
         # The same seeds in the same resample of every loss: they share their start and their scenes.
-        picked = torch.from_numpy(generator_at(1, _LOSSES).integers(len(seeds), size=(len(values), len(seeds))))
+        picked = torch.from_numpy(generator_at(0, _LOSSES).integers(len(seeds), size=(len(values), len(seeds))))
         out[preset] = (torch.tensor([drop for drop, _ in seeds]), values.gather(1, picked).mean(1))
     return out

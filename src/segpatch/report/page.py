@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from segpatch import plots
 from segpatch.models.checkpoints import write_whole
-from segpatch.plots import figure, heat_colour, heat_top, verdict_of
+from segpatch.plots import heat_colour, heat_top, verdict_of
 from segpatch.report.facts import (
     class_table,
     never_occurring,
@@ -22,6 +21,7 @@ from segpatch.report.facts import (
     under_trained,
 )
 from segpatch.report.pictures import WRONG, Shown, data_uri, has_photographs, patch_picture, scenes
+from segpatch.report.templates import template
 from segpatch.results import CellRecord, GroupRecord, PatchRecord, TransferResult, read_transfer, safe_name
 from segpatch.runs import guarded, read_json, read_steps
 from segpatch.statistics import REPLICATES
@@ -56,14 +56,6 @@ def write_matrix_report(run: Path, out: Path) -> Path:
 
 def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -> str:
     """The page as HTML text. drawn: figures as SVG, by name."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure, "breakable": _breakable}
     top = heat_top(result)
 
     def heat(cell: CellRecord | GroupRecord) -> str:
@@ -73,7 +65,7 @@ def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -
     def svg(name: str) -> str:
         return data_uri(drawn[name], "image/svg+xml")
 
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2", breakable=_breakable).render(
         result=result,
         title=f"Adversarial patches on {result.dataset.kind} {result.dataset.split}",
         sentences=summary(result),

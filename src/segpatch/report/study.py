@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from segpatch import plots
 from segpatch.models.checkpoints import write_whole
-from segpatch.plots import figure
 from segpatch.published import published_matrix
 from segpatch.report.facts import rows_in_order
 from segpatch.report.figures import alignment_svg, curve_svg, distance_svg, places_svg, sizes_svg
 from segpatch.report.findings import beside_published, findings
 from segpatch.report.pictures import data_uri
 from segpatch.report.record import Finding, Study, read_study
+from segpatch.report.templates import template
 from segpatch.results import safe_name
 from segpatch.runs import guarded
 
@@ -67,16 +65,8 @@ def findings_text(found: Sequence[Finding]) -> str:
 
 
 def _page(study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[str, bytes]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure}
     table = published_matrix()
-    return environment.get_template("study.html.j2").render(
+    return template("study.html.j2").render(
         title="Do adversarial patches transfer between networks?",
         result=study.matrices.get("matrix"),
         findings=found,

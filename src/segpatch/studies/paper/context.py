@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from segpatch.attack_config import AttackConfig
 from segpatch.data import Dataset, batches
 from segpatch.data.images import SplitImages, spaced
@@ -18,6 +20,7 @@ from segpatch.runs import open_run, read_json, write_json
 from segpatch.studies.attack import data_record, victim_facts
 from segpatch.studies.paper.plan import PaperPlan
 from segpatch.studies.progress import OnProgress, Progress
+from segpatch.transfer import bootstrap_counts
 from segpatch.types import Batch
 
 RESULT = "result.json"
@@ -51,6 +54,10 @@ class Context:
             if record.kind == "trained" and (record.seed == first or not self.plan.first_seed_only)
         ]
 
+    def owned(self) -> list[tuple[Patch, Victim]]:
+        """Each of these patches with each network that it was trained on."""
+        return [(patch, self.victim(name)) for patch in self.patches() for name in patch.trained_on]
+
     def folder(self, patch: str) -> Path:
         """The attack run of a trained patch."""
         record = next(record for record in self.result.patches if record.name == patch)
@@ -69,6 +76,10 @@ class Context:
     def images(self, count: int | None) -> list[int]:
         """`count` of the measured images, evenly spaced."""
         return [self.measured[at] for at in spaced(len(self.measured), count)]
+
+    def resamples(self, indices: Sequence[int]) -> Tensor:
+        """How often each of these images occurs in each resample (R, N), as in a matrix of them."""
+        return bootstrap_counts(self.groups(indices), self.block, self.plan.seed)
 
     def groups(self, indices: Sequence[int]) -> list[str]:
         """The drive or city of images of the measured split."""

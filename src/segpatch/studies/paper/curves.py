@@ -12,7 +12,6 @@ from torch import Tensor
 from segpatch.attack import start_pixels
 from segpatch.attack_config import AttackConfig
 from segpatch.attack_step import Samples, draw_samples, show_patch
-from segpatch.eot import generator_at
 from segpatch.evaluation import evaluate_all, predict_prepared
 from segpatch.metrics import confusion_matrix, iou_per_class, miou
 from segpatch.models.folding import folded
@@ -20,7 +19,7 @@ from segpatch.models.victim import Victim
 from segpatch.patch import Patch
 from segpatch.results import safe_name
 from segpatch.runs import read_steps
-from segpatch.statistics import REPLICATES, block_ids, interval, resample_counts, resampled_miou
+from segpatch.statistics import interval, resampled_miou
 from segpatch.studies.attack import read_snapshots
 from segpatch.studies.paper.context import Cell, Context, config_of
 
@@ -30,9 +29,7 @@ LEVEL = 0.1
 
 def curve_cells(context: Context) -> list[Cell]:
     """A cell per patch and network that it was trained on."""
-    return [
-        _cell(context, patch, context.victim(name)) for patch in context.patches() for name in patch.trained_on
-    ]
+    return [_cell(context, patch, victim) for patch, victim in context.owned()]
 
 
 def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
@@ -56,8 +53,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
             precision=context.plan.precision,
             on_image=lambda done: show(draws + done, total),
         )
-        blocks = block_ids(context.groups(held_out), context.block)
-        counts = resample_counts(blocks, REPLICATES, generator_at(context.plan.seed, 0))
+        counts = context.resamples(held_out)
         points = []
         rows = read_steps(context.folder(patch.name))
         before = 0

@@ -8,12 +8,12 @@ from typing import Any
 
 from segpatch.evaluation import Scores
 from segpatch.patch import load_patch
+from segpatch.report.findings import MARGINS
 from segpatch.results import read_scores, safe_name
 from segpatch.statistics import verdict
 from segpatch.studies.paper.context import Cell, Context
 from segpatch.transfer import judged
 
-MARGINS = (0.005, 0.01, 0.02)
 _LEAST = 10
 """Images of a drive or city that a matrix of its own is worth."""
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segpatch.eot import generator_at
 from segpatch.evaluation import evaluate_all
 from segpatch.locality import (
     EDGES,
@@ -23,7 +22,7 @@ from segpatch.locality import (
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch
 from segpatch.results import safe_name
-from segpatch.statistics import REPLICATES, block_ids, interval, resample_counts
+from segpatch.statistics import interval
 from segpatch.studies.paper.context import Cell, Context
 
 _TARGETS = 3
@@ -32,9 +31,7 @@ _TARGETS = 3
 
 def locality_cells(context: Context) -> list[Cell]:
     """A cell per patch and network that it was trained on."""
-    return [
-        _cell(context, patch, context.victim(name)) for patch in context.patches() for name in patch.trained_on
-    ]
+    return [_cell(context, patch, victim) for patch, victim in context.owned()]
 
 
 def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
@@ -55,8 +52,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
             pictures=frozenset(names[index] for index in indices),
         )
         rows, beside = counter.of(patch.name, victim.name), counter.of(control.name, victim.name)
-        blocks = block_ids(context.groups(indices), context.block)
-        counts = resample_counts(blocks, REPLICATES, generator_at(context.plan.seed, 0))
+        counts = context.resamples(indices)
         classes = victim.label_classes.names
         damage = class_distance(rows, beside, counts)
         turned = turned_into(rows, beside, counts, classes)

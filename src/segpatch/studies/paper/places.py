@@ -17,9 +17,7 @@ from segpatch.types import Region
 
 def place_cells(context: Context) -> list[Cell]:
     """A cell per patch and network that it was trained on."""
-    return [
-        _cell(context, patch, context.victim(name)) for patch in context.patches() for name in patch.trained_on
-    ]
+    return [_cell(context, patch, victim) for patch, victim in context.owned()]
 
 
 def at(row: int, column: int, rows: int, columns: int) -> Place:

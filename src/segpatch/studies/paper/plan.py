@@ -73,7 +73,9 @@ class PaperPlan:
                 raise unknown_name("loss", loss, LOSSES)
         if self.draws < 4:
             raise BadInput(f"draws must be at least 4, got {self.draws}")
-        if not 1 <= self.along <= max(1, self.snapshots):
+        if self.snapshots < 1:
+            raise BadInput(f"snapshots must be at least 1, got {self.snapshots}")
+        if not 1 <= self.along <= self.snapshots:
             raise BadInput(f"along must be from 1 to the number of snapshots ({self.snapshots}), got {self.along}")
         if min(self.grid) < 1 or any(not 0 < scale <= 8 for scale in self.scales):
             raise BadInput("grid needs at least one row and column, and scales must be in (0, 8]")

@@ -40,11 +40,6 @@ CELLS: dict[str, Callable[[Context], list[Cell]]] = {
 }
 
 
-def no_cells(context: Context) -> list[Cell]:
-    """Of a part that is a matrix itself."""
-    return []
-
-
 def run_paper(
     victims: Sequence[Victim],
     dataset: Dataset,
@@ -61,7 +56,7 @@ def run_paper(
 
     The victims must speak the data set's classes. `matrix` and `ablations/NAME` hold transfer runs,
     `cells/PART/NAME` the rest. Interrupted, `resume` goes on with the first cell that is not finished; none is
-    worked out twice.
+    worked out twice. ray: trains patches side by side, see `run_cells`.
     """
     record = {
         "command": "study paper",
@@ -81,8 +76,8 @@ def run_paper(
             if "matrix" in plan.parts:
                 matrices.append("matrix")
                 context = _context(victims, dataset, plan, out, command, on_progress, ray)
-                for part in plan.parts:
-                    for cell in CELLS.get(part, no_cells)(context):
+                for part in (part for part in plan.parts if part in CELLS):
+                    for cell in CELLS[part](context):
                         results[cell.name] = run_cell(cell, context, out / "cells" / cell.name)
             chosen = ablation_victims(victims, plan)
             training = split_images(dataset, dataset.train_split, plan.train_images)

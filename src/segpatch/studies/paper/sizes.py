@@ -49,9 +49,7 @@ def cases(scales: Sequence[float]) -> list[Case]:
 
 def size_cells(context: Context) -> list[Cell]:
     """A cell per patch and network that it was trained on."""
-    return [
-        _cell(context, patch, context.victim(name)) for patch in context.patches() for name in patch.trained_on
-    ]
+    return [_cell(context, patch, victim) for patch, victim in context.owned()]
 
 
 def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
