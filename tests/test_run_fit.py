@@ -170,3 +170,19 @@ def test_init_of_another_network_is_refused_and_leaves_nothing(splits, tmp_path:
     with pytest.raises(BadInput, match="unknown network 'tni'; did you mean 'tiny'"):
         run_fit("tni", *splits, CONFIG, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_are_the_networks_of_the_validations(splits, tmp_path: Path):
+    score = fit(splits, tmp_path / "run", checkpoints=True)
+    found = sorted((tmp_path / "run/checkpoints").iterdir())
+    assert [path.name for path in found] == ["000002.safetensors", "000004.safetensors", "000006.safetensors"]
+    rows = {row["step"]: row["miou"] for row in read_steps(tmp_path / "run")}
+    victims = [load_victim(f"tiny={path}") for path in found]
+    assert [victim.provenance.clean_miou for victim in victims] == [rows[2], rows[4], rows[6]]
+    assert [measure_miou(victim, splits[1]) for victim in victims] == pytest.approx([rows[2], rows[4], rows[6]])
+    assert max(rows[2], rows[4], rows[6]) == score
+
+
+def test_without_being_asked_no_checkpoint_is_kept(splits, tmp_path: Path):
+    fit(splits, tmp_path / "run")
+    assert not (tmp_path / "run/checkpoints").exists()

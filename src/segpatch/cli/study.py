@@ -39,6 +39,10 @@ def paper(
     group: Annotated[list[str], typer.Option(help="Measure images of this drive or city only; repeatable.")] = [],  # noqa: B006
     train_images: options.TrainImages = None,
     split: options.Split = None,
+    checkpoint: Annotated[
+        list[str],
+        typer.Option(help="Victim for the part `accuracy`, from little to full accuracy; repeatable."),
+    ] = [],  # noqa: B006
     released: Annotated[
         bool,
         typer.Option("--as-released", help="The published run: its inputs, range, crops, batches and epochs."),
@@ -79,6 +83,7 @@ def paper(
             ensembles=tuple(tuple(names.split(",")) for names in ensemble) or None,
             images=images,
             groups=tuple(group) or None,
+            checkpoints=tuple(checkpoint) or None,
             train_images=train_images,
             split=split,
             precision=precision,
