@@ -45,6 +45,7 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path, tmp_path: P
         "Do networks pull the same way?",
         "On the way",
         "Local or far?",
+        "Class by class",
         "Where the patch",
     ):
         assert f">{heading}" in page

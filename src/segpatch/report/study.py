@@ -79,6 +79,7 @@ def _page(study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[s
         pages=", ".join(f"{name}/report/index.html" for name in study.matrices),
         svg=lambda name: data_uri(drawn[name], "image/svg+xml"),
         scenes=_scenes(study),
+        classes=study.cells("locality"),
         command=study.record["command"],
         plan=json.dumps(study.record["plan"], indent=2),
     )
