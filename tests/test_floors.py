@@ -25,7 +25,7 @@ FLOORS = [
         "conditions",
         "defences",
     ],
-    ["patch", "models", "data"],
+    ["writing", "patch", "models", "data"],
     [
         "attack",
         "attack_config",

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from segpatch import runs
+from disk import Disk
+from segpatch import runs, writing
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.runs import LOCK, Run, environment, open_run, read_json, read_steps, write_json
 
@@ -132,35 +133,10 @@ def test_the_state_is_due_after_steps_and_seconds(tmp_path: Path, monkeypatch: p
     assert not run.state_is_due(100)
 
 
-class FullDisk:
-    """Stands in for Path.open: the first bytes are written, then the disk is full."""
-
-    def __init__(self, opened) -> None:
-        self.file = opened
-
-    def __enter__(self) -> FullDisk:
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.file.close()
-
-    def write(self, content) -> None:
-        self.file.write(content[:10])
-        raise OSError(28, "No space left on device")
-
-
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch):
-    real = Path.open
-
-    def opened(path: Path, mode: str = "r", *rest, **more):
-        return FullDisk(real(path, mode)) if mode[0] in "wa" else real(path, mode, *rest, **more)
-
-    def fill() -> None:
-        monkeypatch.setattr(Path, "open", opened)
-
-    yield fill
-    monkeypatch.undo()
+    """Fills the disk: from now on, half of what is written fits."""
+    return lambda: monkeypatch.setattr(writing, "os", Disk("short write", 1, lasting=True))
 
 
 def test_no_space_left_is_one_line_and_leaves_nothing(tmp_path: Path, full_disk):
@@ -180,7 +156,8 @@ def test_no_space_left_keeps_the_old_state(tmp_path: Path, full_disk):
         run.save_state(2, {"pixels": torch.zeros(3)}, {})
     with pytest.raises(SegpatchError, match=r"cannot write to .*No space left"):
         run.append_step({"step": 2})
-    assert [p.name for p in tmp_path.iterdir() if p.name != "steps.jsonl"] == ["state.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.safetensors", "steps.jsonl"]
+    assert (tmp_path / "steps.jsonl").read_bytes() == b""  # no half of a line
     assert (tmp_path / "state.safetensors").read_bytes() == before
 
 

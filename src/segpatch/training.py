@@ -94,8 +94,8 @@ def fit_network(
     """The state after the last step; `best` holds the weights with the highest mIoU on `held_out`.
 
     module: built with its auxiliary heads; victim_of wraps it with its input format. on_step is called after
-    each step. on_state is called after each step with the state, which shares memory with the running fit:
-    copy or write it before returning. processes: share the crops of each step, see `_shared`.
+    each step, and on_state before it with the state, which shares memory with the running fit: copy or write it
+    before on_step returns. processes: share the crops of each step, see `_shared`.
     """
     if config.batch_size < processes.world:
         raise BadInput(f"a batch of {config.batch_size} is too small for {processes.world} processes")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segpatch import plots
-from segpatch.models.checkpoints import write_whole
 from segpatch.published import published_matrix
 from segpatch.report.facts import rows_in_order
 from segpatch.report.figures import alignment_svg, curve_svg, distance_svg, places_svg, sizes_svg
@@ -19,7 +18,7 @@ from segpatch.report.pictures import data_uri
 from segpatch.report.record import Finding, Study, read_study
 from segpatch.report.templates import template
 from segpatch.results import safe_name
-from segpatch.runs import guarded
+from segpatch.writing import make_folder, write_whole
 
 
 class _Groups(NamedTuple):
@@ -43,8 +42,7 @@ def write_study_report(run: Path, out: Path) -> Path:
     drawn: dict[str, bytes] = {}
     groups = _drawn(study, drawn)
     found = findings(study)
-    with guarded(out):
-        (out / "plots").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
     for part in ("drives", "alignment", "curves", "sizes", "locality", "places"):

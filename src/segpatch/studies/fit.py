@@ -71,16 +71,18 @@ def run_fit(
             with run.kept_if_begun():
                 module, layout = start(name, len(classes), init)
         module.to(device)
-        latest = _load(run)
+        latest = coming = _load(run)
 
         def keep(state: FitState) -> None:
-            nonlocal latest
-            latest = state
-            if run.state_is_due(state.step):
-                _save(run, state)
+            nonlocal coming
+            coming = state
 
         def report(step: FitStep) -> None:
+            nonlocal latest
             run.append_step(step._asdict())
+            latest = coming  # not before its row is written: a state has the rows of all its steps
+            if latest and run.state_is_due(step.step):
+                _save(run, latest)
             scored = f", mIoU {step.miou:.3f}" if step.miou == step.miou else ""
             on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
             if any(processes.gathered(lambda: bool(interrupts))):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-from PIL import Image
 
 from segpatch.attack_config import resolve
 from segpatch.checks import check_matrix
@@ -30,12 +27,13 @@ from segpatch.results import (
     write_picture,
     write_transfer,
 )
-from segpatch.runs import guarded, open_run
+from segpatch.runs import open_run
 from segpatch.studies.attack import PATCH_FILE, training_warnings, victim_facts
 from segpatch.studies.planned import MatrixPlan, PlannedPatch, planned_patches, train_planned
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.transfer import shared_positions, transfer_matrix
 from segpatch.transforms import as_float
+from segpatch.writing import make_folder, remove, write_png
 
 VIDEO_BLOCKS = {"camvid": 10}
 """Consecutive frames that are resampled together; images of other data sets count as independent."""
@@ -94,11 +92,10 @@ def run_matrix(
             files |= {patch.name: f"controls/{safe_name(patch.name)}.safetensors" for patch in controls}
 
             def make_ready() -> None:
-                with guarded(out):
-                    for patch in (*controls, *given):
-                        (out / files[patch.name]).parent.mkdir(exist_ok=True)
-                        save_patch(patch, out / files[patch.name])
-                    shutil.rmtree(out / "scenes", ignore_errors=True)
+                for patch in (*controls, *given):
+                    make_folder((out / files[patch.name]).parent)
+                    save_patch(patch, out / files[patch.name])
+                remove(out / "scenes")
 
             processes.by_first(make_ready)
             names = dataset.names(split)
@@ -225,6 +222,4 @@ def _keep_photographs(dataset: Dataset, split: str, names: frozenset[str], out: 
     for index, name in enumerate(dataset.names(split)):
         if name in names:
             image = SplitImages(dataset, split, [index])[0][0]
-            path = out / "scenes" / safe_name(name) / "image.png"
-            with guarded(path):
-                Image.fromarray(as_uint8(as_float(image))).save(path)
+            write_png(out / "scenes" / safe_name(name) / "image.png", as_uint8(as_float(image)))
