@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
@@ -92,6 +93,8 @@ def begin(job: str, data: str, out: Path, **more: Any) -> Any:
 
 
 def held(out: Path) -> dict[str, bytes]:
-    """What a run directory holds: the bytes of every file but the locks, by path."""
+    """What a run directory holds, by path: the bytes of every file but the locks. Whoever works on the checkout
+    meanwhile makes another revision of it, so that is left out."""
     found = {str(path.relative_to(out)): path for path in sorted(out.rglob("*")) if path.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if path.name != runs.LOCK}
+    contents = {name: path.read_bytes() for name, path in found.items() if path.name != runs.LOCK}
+    return {name: re.sub(rb'"git": .*', b"", content) for name, content in contents.items()}

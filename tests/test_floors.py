@@ -39,6 +39,7 @@ FLOORS = [
         "heap",
         "latency",
         "checks",
+        "probes",
         "memory",
         "processes",
     ],

@@ -11,6 +11,7 @@ state.safetensors  what --resume needs; gone once the run is finished
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -144,6 +145,7 @@ def open_run(
             _must_be_same(directory, _plain(config))
             _tidy(directory)
             return True, False
+        _git_revision()  # first: the process that asks git would outlive this one by a moment, with its lock
         locks.append(_locked(directory, patience))
         try:
             return _prepare(directory, _plain(config), result, resume, overwrite)
@@ -291,6 +293,7 @@ def _processor() -> str:
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
+@functools.cache
 def _git_revision() -> str | None:
     """The revision of the checkout that segpatch runs from; with "+" where it was changed; None outside one."""
     here = Path(__file__).parent

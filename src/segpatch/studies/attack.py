@@ -21,6 +21,7 @@ from segpatch.errors import BadInput, Lost
 from segpatch.memory import memory_advice
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, load_patch, save_patch
+from segpatch.probes import check_network, probe_images
 from segpatch.processes import ALONE, Processes
 from segpatch.runs import Run, open_run, read_json, read_steps, write_json
 from segpatch.studies.progress import OnProgress, Progress, silent
@@ -94,7 +95,9 @@ def run_attack(
 
         def write() -> None:
             steps = [Step(**row) for row in read_steps(out)]
-            write_json(out / "warnings.json", check_training(patch.name, steps, config))
+            seen = probe_images(images)
+            probed = [text for victim in victims for text in check_network(victim, seen)]
+            write_json(out / "warnings.json", [*probed, *check_training(patch.name, steps, config)])
             save_patch(patch, out / PATCH_FILE)
 
         processes.by_first(write)

@@ -16,6 +16,7 @@ from segpatch.evaluation import Picture
 from segpatch.memory import memory_advice, memory_warning
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, as_uint8, grey_patch, natural_patch, random_patch, save_patch
+from segpatch.probes import check_network, check_png, probe_images
 from segpatch.processes import ALONE, Processes
 from segpatch.report import write_report
 from segpatch.results import (
@@ -35,6 +36,8 @@ from segpatch.transfer import shared_positions, transfer_matrix
 from segpatch.transforms import as_float
 from segpatch.writing import make_folder, remove, write_png
 
+PROBED = 4
+"""Images that the probes look at."""
 VIDEO_BLOCKS = {"camvid": 10}
 """Consecutive frames that are resampled together; images of other data sets count as independent."""
 
@@ -151,7 +154,9 @@ def run_matrix(
                 groups=groups,
                 block=block,
             )
-            warnings += check_matrix(matrix, victims, str(SplitImages(dataset, split, measured)))
+            these = SplitImages(dataset, split, measured)
+            warnings += processes.by_first(lambda: _probed(victims, patches, these))
+            warnings += check_matrix(matrix, victims, str(these))
             warnings += memory_warning("measuring", plan.batch_size, fewest)
             result = transfer_result(
                 matrix,
@@ -159,7 +164,7 @@ def run_matrix(
                 about,
                 command=command,
                 precision=plan.precision,
-                warnings=warnings,
+                warnings=list(dict.fromkeys(warnings)),
                 files=files,
             )
 
@@ -172,6 +177,15 @@ def run_matrix(
             processes.by_first(write)
         run.finish()
         return result
+
+
+def _probed(victims: Sequence[Victim], patches: Sequence[Patch], images: SplitImages) -> list[str]:
+    """What the networks do to a few of the measured images, and the pictures of the patches to the networks."""
+    seen = probe_images(images)
+    some = [images.indices[at] for at in spaced(len(images), PROBED)]
+    few = list(batches(images.dataset, images.split, batch_size=PROBED, indices=some, workers=1))
+    said = [text for victim in victims for text in check_network(victim, seen)]
+    return said + check_png([patch for patch in patches if patch.kind == "trained"], victims, few)
 
 
 def _refuse_early(todo: Sequence[PlannedPatch], given: Sequence[Patch], images: SplitImages) -> None:
