@@ -78,6 +78,47 @@ def test_overwrite_removes_what_was_there(tmp_path: Path):
     assert read_json(again.directory / "config.json") == {"command": "fit"}
 
 
+@pytest.mark.parametrize("done", range(5))
+def test_overwriting_that_is_killed_leaves_no_result_beside_another_config(tmp_path: Path, monkeypatch, done: int):
+    class Killed(BaseException):
+        pass
+
+    removed: list[str] = []
+
+    def remove(path: Path) -> None:
+        if len(removed) == done:
+            raise Killed
+        removed.append(path.name)
+        writing.remove(path)
+
+    with open_run(tmp_path / "run", CONFIG, RESULT) as run:
+        run.append_step({"step": 1})
+        for name in (RESULT, "aaa"):
+            (run.directory / name).write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "remove", remove)
+        with pytest.raises(Killed):
+            open_run(tmp_path / "run", {"command": "fit"}, RESULT, overwrite=True)
+    assert removed[:1] == [RESULT][:done] and "config.json" not in removed[:4]
+    assert (tmp_path / "run/config.json").is_file()  # until the very last
+    with pytest.raises(BadInput, match="another"):
+        open_run(tmp_path / "run", {"command": "fit"}, RESULT, resume=True)
+    with open_run(tmp_path / "run", {"command": "fit"}, RESULT, overwrite=True) as run:
+        assert sorted(p.name for p in run.directory.iterdir()) == ["config.json", "environment.json", LOCK]
+
+
+def test_what_was_left_beside_a_result_is_removed(tmp_path: Path):
+    with open_run(tmp_path / "run", CONFIG, RESULT) as run:
+        (run.directory / RESULT).write_text("done")
+        left = [run.directory / name for name in ("state.safetensors", ".1-0a.unfinished")]
+        for path in left:
+            path.touch()
+        with open_run(tmp_path / "run", CONFIG, RESULT, resume=True):
+            assert all(path.exists() for path in left)  # the process that made them is still at it
+    assert open_run(tmp_path / "run", CONFIG, RESULT, resume=True).finished
+    assert not any(path.exists() for path in left)
+
+
 def test_the_result_makes_a_run_finished(tmp_path: Path):
     with open_run(tmp_path / "run", CONFIG, RESULT) as run:
         run.save_state(1, {}, {})
