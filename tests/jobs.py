@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
@@ -69,10 +68,19 @@ def study(data: str, out: Path) -> None:
 JOBS: dict[str, Callable[[str, Path], None]] = {"attack": attack, "fit": fit, "transfer": transfer, "study": study}
 
 
+SETTINGS: dict[str, Any] = {
+    "STATE_EVERY_STEPS": 2,
+    "STATE_EVERY_SECONDS": 0.0,
+    "_git_revision": lambda: None,  # which changes where somebody works on the checkout meanwhile
+}
+"""What is set in `segpatch.runs` for a job."""
+
+
 def work(job: str, data: str, out: Path, kill: tuple[int, str] | None = None, threads: int = 1) -> None:
-    """A job, gone on with where it was begun; its state is kept every second step. kill: see `Killer`."""
+    """A job, gone on with where it was begun. kill: see `Killer`."""
     torch.set_num_threads(threads)
-    runs.STATE_EVERY_STEPS, runs.STATE_EVERY_SECONDS = 2, 0.0
+    for name, value in SETTINGS.items():
+        setattr(runs, name, value)
     if kill:
         writing.os = Killer(*kill)  # type: ignore[assignment]
     JOBS[job](data, out)
@@ -93,8 +101,6 @@ def begin(job: str, data: str, out: Path, **more: Any) -> Any:
 
 
 def held(out: Path) -> dict[str, bytes]:
-    """What a run directory holds, by path: the bytes of every file but the locks. Whoever works on the checkout
-    meanwhile makes another revision of it, so that is left out."""
+    """What a run directory holds: the bytes of every file but the locks, by path."""
     found = {str(path.relative_to(out)): path for path in sorted(out.rglob("*")) if path.is_file()}
-    contents = {name: path.read_bytes() for name, path in found.items() if path.name != runs.LOCK}
-    return {name: re.sub(rb'"git": .*', b"", content) for name, content in contents.items()}
+    return {name: path.read_bytes() for name, path in found.items() if path.name != runs.LOCK}

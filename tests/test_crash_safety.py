@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from disk import FAULTS, Disk
-from jobs import JOBS, begin, held
+from jobs import JOBS, SETTINGS, begin, held
 from segpatch import runs, writing
 from segpatch.errors import SegpatchError
 from segpatch.runs import LOCK
@@ -164,19 +164,19 @@ def fails(job: str, data: str, out: Path) -> bool:
 
 
 @pytest.fixture
-def states_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "STATE_EVERY_STEPS", 2)
-    monkeypatch.setattr(runs, "STATE_EVERY_SECONDS", 0.0)
+def as_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SETTINGS.items():
+        monkeypatch.setattr(runs, name, value)
 
 
-@pytest.mark.usefixtures("states_often")
+@pytest.mark.usefixtures("as_in_a_process")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_disk_that_fails(data: str, tmp_path: Path, unbroken: Any, fault: str):
-    assert failed_at_writes("attack", data, tmp_path, unbroken("attack")[0], fault, 2) > 4
+    assert failed_at_writes("attack", data, tmp_path, unbroken("attack")[0], fault, 3) > 2
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("states_often")
+@pytest.mark.usefixtures("as_in_a_process")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(("job", "every"), [("attack", 1), ("fit", 1), ("transfer", 7), ("study", 53)])
 def test_a_disk_that_fails_at_any_write(
