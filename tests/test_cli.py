@@ -348,3 +348,11 @@ def test_help_lists_every_command_without_torch():
     assert (done.returncode, done.stderr.strip()) == (0, "False")
     listed = [line.strip("│ ").split(" ")[0] for line in done.stdout.splitlines()]
     assert set(COMMANDS) <= set(listed)
+
+
+def test_a_run_gone_on_with_records_the_command_that_began_it(monkeypatch: pytest.MonkeyPatch):
+    from segpatch.cli.measure import typed_command
+
+    for more in ([], ["--resume"], ["--overwrite"]):
+        monkeypatch.setattr(sys, "argv", ["/bin/segpatch", "transfer", "--out", "a b", *more, "--json"])
+        assert typed_command() == "segpatch transfer --out 'a b' --json"

@@ -25,7 +25,7 @@ FLOORS = [
         "conditions",
         "defences",
     ],
-    ["patch", "models", "data"],
+    ["writing", "patch", "models", "data"],
     [
         "attack",
         "attack_config",
@@ -39,6 +39,7 @@ FLOORS = [
         "heap",
         "latency",
         "checks",
+        "probes",
         "memory",
         "processes",
     ],

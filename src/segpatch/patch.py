@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput, Missing
-from segpatch.models.checkpoints import write_whole
+from segpatch.writing import write_png, write_whole
 
 Range = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lowest and highest value of each channel that a patch may take, in [0, 1]."""
@@ -92,9 +90,7 @@ def save_patch(patch: Patch, path: Path) -> None:
     """Writes the exact pixels with all that is known of them, and an 8-bit PNG of the same name beside it."""
     pixels = patch.pixels.detach().float().cpu().contiguous()
     about = {**patch.facts(), "origin": patch.origin}
-    picture = io.BytesIO()
-    Image.fromarray(as_uint8(pixels)).save(picture, "PNG")
-    write_whole(path.with_suffix(".png"), picture.getvalue())
+    write_png(path.with_suffix(".png"), as_uint8(pixels))
     write_whole(path, save({"pixels": pixels}, metadata={"segpatch": json.dumps(about)}))
 
 

@@ -194,10 +194,10 @@ def demo(
 
 
 def typed_command() -> str:
-    """The command as it was typed, for the record."""
+    """The command as it was typed, for the record, but for how the run was begun: one gone on with is the same."""
     import shlex
 
-    return shlex.join(["segpatch", *sys.argv[1:]])
+    return shlex.join(["segpatch", *(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))])
 
 
 def _print(result: TransferResult, out: Path, as_json: bool) -> None:

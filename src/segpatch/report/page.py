@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from markupsafe import Markup, escape
 
 from segpatch import plots
-from segpatch.models.checkpoints import write_whole
 from segpatch.plots import heat_colour, heat_top, verdict_of
 from segpatch.report.facts import (
     class_table,
@@ -23,8 +22,9 @@ from segpatch.report.facts import (
 from segpatch.report.pictures import WRONG, Shown, data_uri, has_photographs, patch_picture, scenes
 from segpatch.report.templates import template
 from segpatch.results import CellRecord, GroupRecord, PatchRecord, TransferResult, read_transfer, safe_name
-from segpatch.runs import guarded, read_json, read_steps
+from segpatch.runs import read_json, read_steps
 from segpatch.statistics import REPLICATES
+from segpatch.writing import make_folder, write_whole
 
 
 class PatchCard(NamedTuple):
@@ -46,8 +46,7 @@ def write_matrix_report(run: Path, out: Path) -> Path:
     result = read_transfer(run)
     drawn = _drawn(run, result)
     page = render_page(run, result, drawn)
-    with guarded(out):
-        (out / "plots").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
     write_whole(out / "index.html", page.encode())

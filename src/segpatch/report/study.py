@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segpatch import plots
-from segpatch.models.checkpoints import write_whole
 from segpatch.published import published_matrix
 from segpatch.report.crossed import beside_published
 from segpatch.report.facts import rows_in_order
@@ -20,7 +19,7 @@ from segpatch.report.pictures import Scene, data_uri, scenes
 from segpatch.report.record import Finding, Study, read_study
 from segpatch.report.templates import template
 from segpatch.results import safe_name
-from segpatch.runs import guarded
+from segpatch.writing import make_folder, write_whole
 
 
 class _Groups(NamedTuple):
@@ -45,8 +44,7 @@ def write_study_report(run: Path, out: Path) -> Path:
     drawn: dict[str, bytes] = {}
     groups = _drawn(study, drawn)
     found = findings(study)
-    with guarded(out):
-        (out / "plots").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
     for part in ("alignment", *_LISTS):

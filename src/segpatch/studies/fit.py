@@ -24,10 +24,11 @@ from segpatch.models.networks import network_name, network_spec
 from segpatch.models.settings import class_facts
 from segpatch.models.victim import IMAGENET_MEAN, IMAGENET_STD, Provenance, Victim
 from segpatch.processes import ALONE, Processes
-from segpatch.runs import Run, guarded, open_run
+from segpatch.runs import Run, open_run
 from segpatch.studies.attack import data_record
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.training import FitConfig, FitState, FitStep, fit_network
+from segpatch.writing import make_folder
 
 CHECKPOINTS = "checkpoints"
 
@@ -76,21 +77,22 @@ def run_fit(
                 module, layout = start(name, len(classes), init)
         module.to(device)
         if checkpoints:
-            with guarded(out):
-                (out / CHECKPOINTS).mkdir(exist_ok=True)
-        latest = _load(run)
+            make_folder(out / CHECKPOINTS)
+        latest = coming = _load(run)
 
         def keep(state: FitState) -> None:
-            nonlocal latest
-            latest = state
-            if run.state_is_due(state.step):
-                _save(run, state)
+            nonlocal coming
+            coming = state
 
         def report(step: FitStep) -> None:
+            nonlocal latest
             run.append_step(step._asdict())
+            latest = coming  # not before its row is written: a state has the rows of all its steps
             scored = f", mIoU {step.miou:.3f}" if step.miou == step.miou else ""
             if checkpoints and scored and latest:
                 write(out / CHECKPOINTS / f"{step.step:06d}.safetensors", latest.average, step.miou)
+            if latest and run.state_is_due(step.step):
+                _save(run, latest)
             on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
             if any(processes.gathered(lambda: bool(interrupts))):
                 raise KeyboardInterrupt

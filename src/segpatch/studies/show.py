@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from segpatch.compositing import paste
 from segpatch.data import Dataset
@@ -16,9 +15,9 @@ from segpatch.evaluation import Picture, evaluate_all, predict
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, as_uint8
 from segpatch.report.pictures import change_map, outline, paint
-from segpatch.runs import guarded
 from segpatch.transforms import as_float
 from segpatch.types import Batch
+from segpatch.writing import write_png
 
 
 def write_scene(
@@ -51,8 +50,7 @@ def write_scene(
         changed = change_map(labels.numpy(), clean, seen.patched.numpy(), seen.region, colours)
         with_patch = as_uint8(paste(scene, patch.pixels, seen.region))
         rows.append([with_patch, outline(attacked, seen.region), changed])
-    with guarded(out):
-        Image.fromarray(np.vstack([np.hstack(row) for row in rows])).save(out)
+    write_png(out, np.vstack([np.hstack(row) for row in rows]))
 
 
 def _attacked(victim: Victim, batch: Batch, patch: Patch, place: str, seed: int) -> Picture:

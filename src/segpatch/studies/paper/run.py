@@ -14,7 +14,7 @@ from segpatch.models.settings import Settings
 from segpatch.models.victim import Victim
 from segpatch.published import victim_as_released
 from segpatch.report import write_report
-from segpatch.runs import guarded, open_run, read_json, write_json
+from segpatch.runs import open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
 from segpatch.studies.matrix import VIDEO_BLOCKS, measured_indices, run_matrix
 from segpatch.studies.paper.aligning import alignment_cells
@@ -27,6 +27,7 @@ from segpatch.studies.paper.places import place_cells
 from segpatch.studies.paper.plan import PARTS, PaperPlan
 from segpatch.studies.paper.sizes import size_cells
 from segpatch.studies.progress import OnProgress, silent
+from segpatch.writing import remove
 
 STUDY = "study.json"
 CELLS: dict[str, Callable[[Context], list[Cell]]] = {
@@ -137,8 +138,7 @@ def _with_finished_parts(plan: PaperPlan, out: Path) -> PaperPlan:
     except (KeyError, TypeError) as error:
         raise BadInput(f"{out / STUDY} is no study's result; start again with --overwrite") from error
     if not set(plan.parts) <= had:
-        with guarded(out):
-            (out / STUDY).unlink()
+        remove(out / STUDY)
     return replace(plan, only=tuple(part for part in PARTS if part in had.union(plan.parts)))
 
 
