@@ -42,7 +42,7 @@ FLOORS = [
         "memory",
         "processes",
     ],
-    ["runs", "results", "plots", "report", "victims", "published"],
+    ["runs", "results", "plots", "report", "victims", "published", "patches"],
     ["studies"],
     ["cli", "__main__"],
 ]

@@ -15,7 +15,7 @@ from functools import partial
 import typer
 
 from segpatch import heap
-from segpatch.cli import bench, measure, models, study, things, train
+from segpatch.cli import bench, measure, models, patches, study, things, train
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.processes import Processes, join, leave
 
@@ -38,7 +38,7 @@ app.command("attack")(train.attack)
 app.command("evaluate")(measure.evaluate)
 app.command("transfer")(measure.transfer)
 app.command("report")(measure.report)
-app.add_typer(things.patch_app, name="patch")
+app.add_typer(patches.app, name="patch")
 app.command("show")(things.show)
 app.command("bench")(bench.bench)
 app.add_typer(study.study_app, name="study")

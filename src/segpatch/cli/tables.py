@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,23 @@ def table(head: list[str], rows: list[list[str]]) -> str:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "-" * max(len(line) for line in lines))
     return "\n".join(lines)
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """On a terminal a table that fits its width, elsewhere plain text; names from files print no control codes."""
+    rows = [["".join(c if c.isprintable() or c == "\n" else "?" for c in cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        print(table(head, [[cell.replace("\n", "; ") for cell in row] for row in rows]))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    Console().print(shown)
 
 
 def transfer_table(result: TransferResult) -> str:

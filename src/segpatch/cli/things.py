@@ -1,8 +1,7 @@
-"""`segpatch data`, `patch` and `show`: what there is."""
+"""`segpatch data` and `show`: what there is."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,6 @@ from segpatch.cli import options
 from segpatch.cli.progress import ProgressPrinter
 
 data_app = typer.Typer(help="Write procedural data; check a data set.", no_args_is_help=True)
-patch_app = typer.Typer(help="Patches as things.", no_args_is_help=True)
 
 
 @data_app.command("make")
@@ -67,32 +65,6 @@ def data_check(
     if not report.ok:
         raise typer.Exit(1)
     print("no problem found")
-
-
-@patch_app.command("list")
-def patch_list(directory: Annotated[Path, typer.Argument(help="Folder to look in, with all below it.")]) -> None:
-    """List the patches below a folder."""
-    from segpatch.cli.tables import table
-    from segpatch.errors import Missing
-    from segpatch.patch import find_patches
-
-    found = find_patches(directory)
-    if not found:
-        raise Missing(f"no patch file below {directory}; give a folder of attack or transfer runs")
-    rows = [
-        [p.name, p.kind, f"{p.size[0]}x{p.size[1]}", str(p.steps), str(path.relative_to(directory))]
-        for path, p in found
-    ]
-    print(table(["patch", "kind", "size", "steps", "file"], rows))
-
-
-@patch_app.command("show")
-def patch_show(patch: Annotated[Path, typer.Argument(help="patch.safetensors or an attack run.")]) -> None:
-    """Print all that a patch file records."""
-    from segpatch.patch import load_patch
-
-    held = load_patch(patch)
-    print(json.dumps({**held.facts(), "origin": held.origin}, indent=2))
 
 
 def show(
