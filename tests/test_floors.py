@@ -40,6 +40,7 @@ FLOORS = [
         "latency",
         "checks",
         "memory",
+        "notebook",
         "processes",
     ],
     ["runs", "results", "plots", "report", "victims", "published", "patches"],

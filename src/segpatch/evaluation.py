@@ -16,6 +16,7 @@ from segpatch.memory import in_parts_that_fit
 from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
 from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
+from segpatch.notebook import html_table, three
 from segpatch.patch import Patch
 from segpatch.tail import resized_prediction
 from segpatch.types import IGNORE, Batch, Region
@@ -73,6 +74,17 @@ class Scores:
     def iou(self) -> list[float]:
         """IoU per class with the patch; NaN for a class that never occurs."""
         return [float(v) for v in iou_per_class(self.confusion)]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        values = {
+            "mIoU, clean": self.miou_clean,
+            "mIoU outside the patch, clean": self.miou_clean_outside,
+            "mIoU outside the patch, with it": self.miou,
+            "drop": self.miou_drop,
+            "pixel accuracy with it": self.pixel_accuracy,
+        }
+        return html_table(f"{len(self.names)} images", [], [[name, three(v)] for name, v in values.items()])
 
 
 class Picture(NamedTuple):

@@ -72,20 +72,20 @@ def show(
     out: Annotated[Path, typer.Option(help="Picture to write (.png).")],
     victim: options.OneVictim = None,
     victims: options.VictimsFile = None,
-    patch: Annotated[Path | None, typer.Option(help="Patch file or attack run.")] = None,
-    image: Annotated[int, typer.Option(help="Position of the image in the split.")] = 0,
+    patch: Annotated[Path | None, typer.Option(help="Patch file, attack run or PNG.")] = None,
+    image: Annotated[list[str], typer.Option(help="Name or position of an image; repeatable; the first.")] = [],  # noqa: B006
     split: options.Split = None,
     place: options.MeasuredPlace = "centre",
     class_map: options.MapFile = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:
-    """A picture of one scene: image, label, prediction, attacked image and prediction, what changed."""
+    """A picture of scenes: image, label, prediction; attacked image and prediction, what changed; the classes."""
     from segpatch.cli.loading import open_victim_and_data
     from segpatch.patch import load_patch
-    from segpatch.studies.show import write_scene
+    from segpatch.studies.show import write_scenes
 
     network, dataset = open_victim_and_data(victim, victims, data, class_map, device)
     held = load_patch(patch) if patch else None
-    write_scene(network, dataset, out, patch=held, image=image, split=split, place=place, seed=seed)
+    write_scenes(network, dataset, out, patch=held, images=image or ["0"], split=split, place=place, seed=seed)
     print(out)
