@@ -25,7 +25,7 @@ FLOORS = [
         "conditions",
         "defences",
     ],
-    ["patch", "models", "data"],
+    ["patch", "models", "data", "loaders"],
     [
         "attack",
         "attack_config",

@@ -12,6 +12,7 @@ from torch import Tensor
 from segpatch.compositing import centre_region, cover, draw_region
 from segpatch.eot import PLACES, generator_at
 from segpatch.errors import BadInput, SegpatchError
+from segpatch.loaders import Loaded, as_batches
 from segpatch.memory import in_parts_that_fit
 from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
 from segpatch.models.folding import folded
@@ -101,7 +102,7 @@ class Picture(NamedTuple):
 
 def evaluate(
     victim: Victim,
-    batches: Iterable[Batch],
+    batches: Iterable[Loaded],
     patch: Patch | None,
     *,
     place: str = "centre",
@@ -109,7 +110,10 @@ def evaluate(
     precision: str = "fp32",
     on_image: Callable[[int], None] | None = None,
 ) -> Scores:
-    """What a patch (None: no patch) does to a network over batches; on_image gets the images done so far."""
+    """What a patch (None: no patch) does to a network over batches; on_image gets the images done so far.
+
+    batches: of `segpatch.data.batches`, or a DataLoader of (images in [0, 1], labels), see `loaders.Loaded`.
+    """
     scores = evaluate_all(
         [victim], batches, [patch], place=place, seed=seed, precision=precision, on_image=on_image
     )
@@ -118,7 +122,7 @@ def evaluate(
 
 def evaluate_all(
     victims: Sequence[Victim],
-    batches: Iterable[Batch],
+    batches: Iterable[Loaded],
     patches: Sequence[Patch | None],
     *,
     place: Place = "centre",
@@ -148,7 +152,7 @@ def evaluate_all(
     victims = [folded(victim) for victim in victims]
     in_parts = _InParts(precision, on_smaller)
     with torch.inference_mode():
-        for batch in batches:
+        for batch in as_batches(batches):
             done = range(len(names), len(names) + len(batch.names))
             places = [positions[i] for i in done] if positions is not None else done
             regions = [_regions(batch, places, patch, place, seed) for patch in patches]

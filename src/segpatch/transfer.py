@@ -11,6 +11,7 @@ from torch import Tensor
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput
 from segpatch.evaluation import Picture, Place, Scores, evaluate_all, in_order
+from segpatch.loaders import Loaded
 from segpatch.models.victim import Victim
 from segpatch.notebook import html_table, three
 from segpatch.patch import Patch
@@ -26,7 +27,6 @@ from segpatch.statistics import (
     resampled_miou,
     verdict,
 )
-from segpatch.types import Batch
 
 _BOOTSTRAP = 0x626F6F74  # "boot": an address that no training step reaches
 
@@ -99,7 +99,7 @@ class TransferMatrix:
 
 def transfer_matrix(
     victims: Sequence[Victim],
-    batches: Iterable[Batch],
+    batches: Iterable[Loaded],
     patches: Sequence[Patch],
     *,
     groups: Sequence[str] | None = None,
