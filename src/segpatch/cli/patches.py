@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segpatch.cli import options
+from segpatch.cli.examples import example
 
 if TYPE_CHECKING:
     from segpatch.patch import Patch
@@ -20,7 +21,7 @@ app = typer.Typer(help="Patches as things.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="patch.safetensors, an attack run, or a PNG.")]
 
 
-@app.command("list")
+@app.command("list", epilog=example("patch list"))
 def list_patches(
     directory: Annotated[Path, typer.Argument(help="Folder to look in, with all below it.")],
     sort: Annotated[str, typer.Option(help="name, or drop: the largest on a network of its own first.")] = "name",
@@ -45,7 +46,7 @@ def list_patches(
     print_table([*head, "drop on its own", "over random", "SHA-256", "file"], [_row(entry) for entry in found])
 
 
-@app.command("show")
+@app.command("show", epilog=example("patch show"))
 def show(
     patch: File,
     victim: options.OneVictim = None,
@@ -86,7 +87,7 @@ def show(
         print(f"{heading:<12}  {line}")
 
 
-@app.command("export")
+@app.command("export", epilog=example("patch export"))
 def export(
     patch: File,
     out: Annotated[Path, typer.Option(help="Picture to write (.png).")],

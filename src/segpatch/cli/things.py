@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from segpatch.cli import options
+from segpatch.cli.examples import example
 from segpatch.cli.progress import ProgressPrinter
 
 data_app = typer.Typer(help="Write procedural data; check a data set.", no_args_is_help=True)
 
 
-@data_app.command("make")
+@data_app.command("make", epilog=example("data make"))
 def data_make(
     what: Annotated[str, typer.Argument(help="streets")],
     out: options.Out,
@@ -44,7 +45,7 @@ def data_make(
     print(f"{train} training and {val} validation streets of {height}x{width}: use --data streets:{out}")
 
 
-@data_app.command("check")
+@data_app.command("check", epilog=example("data check"))
 def data_check(
     data: Annotated[str, typer.Argument(help="Data set, as for --data.")],
     quiet: options.Quiet = False,
