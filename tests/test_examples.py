@@ -28,7 +28,7 @@ SHORT = {
     "transfer": f"{STEP} --images 1 --train-images 1",
     "patch show": f"{SMALL} --images 1",
     "show": SMALL,
-    "bench": "--size 64 --repeats 1 --batch-size 1",
+    "bench": "--size 64 --repeats 1 --batch-size 1 --only evaluation",
     "study paper": f"{STEP} --images 1 --train-images 1 --preset paper --seeds 0 --only alignment",
 }
 
