@@ -104,9 +104,9 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert made.calls[-1][0] == "close"
 
 
-# https://mlflow.org/docs/latest/python_api/mlflow.html
+# Of MLflow 3.17: https://mlflow.org/docs/latest/python_api/mlflow.html
 MLFLOW = {
-    "set_experiment": "experiment_name=None, experiment_id=None",
+    "set_experiment": "experiment_name=None, experiment_id=None, trace_location=None",
     "start_run": "run_id=None, experiment_id=None, run_name=None, nested=False, parent_run_id=None, tags=None, "
     "description=None, log_system_metrics=None",
     "log_params": "params, synchronous=None, run_id=None",

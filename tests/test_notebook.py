@@ -19,7 +19,7 @@ def test_a_table_by_hand():
     )
     shown = html_table(EVIL, [EVIL], [[EVIL, EVIL]])
     assert shown.count(SAFE) == 4 and "<script" not in shown
-    assert (three(math.nan), three(0.12345)) == ("–", "0.123")
+    assert (three(math.nan), three(0.12345), three(-0.0001), three(-0.001)) == ("–", "0.123", "0.000", "-0.001")
 
 
 def test_scores_and_a_matrix_show_their_numbers():

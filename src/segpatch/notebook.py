@@ -19,5 +19,5 @@ def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def three(value: float) -> str:
-    """Three decimals; an en dash for what has no value."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
+    """Three decimals, no minus before a zero; an en dash for what has no value."""
+    return "–" if math.isnan(value) else f"{value:.3f}".replace("-0.000", "0.000")

@@ -172,6 +172,8 @@ def _measured(trip: RoundTrip | None) -> list[tuple[str, str]]:
 
 
 def _interval(drop: float | None, ci95: tuple[float | None, float | None] | None) -> str:
+    from segpatch.notebook import three
+
     if drop is None or ci95 is None or ci95[0] is None or ci95[1] is None:
         return ""
-    return f"{drop:.3f} [{ci95[0]:.3f}, {ci95[1]:.3f}]"
+    return f"{three(drop)} [{three(ci95[0])}, {three(ci95[1])}]"

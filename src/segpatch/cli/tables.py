@@ -32,10 +32,10 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
         return
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    shown = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(*(Column(name, overflow="fold") for name in head), box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         shown.add_row(*map(Text, row))
     Console().print(shown)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segpatch.models.checkpoints import write_whole
+from segpatch.notebook import three
 from segpatch.report.facts import class_table
 from segpatch.results import CellRecord, GroupRecord, Pair, PatchRecord, TransferResult, safe_name
 from segpatch.runs import guarded
@@ -106,8 +107,8 @@ def text_of(value: Value) -> str:
     if value.number is None:
         return "–"
     low, high = value.interval or (None, None)
-    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-    return f"{value.number:.3f}{interval}{' *' if value.own else ''}"
+    interval = "" if low is None or high is None else f" [{three(low)}, {three(high)}]"
+    return f"{three(value.number)}{interval}{' *' if value.own else ''}"
 
 
 def _drops(result: TransferResult) -> list[tuple[str, list[Value]]]:
