@@ -174,10 +174,12 @@ def test_any_picture_is_a_patch_named_after_its_file(tmp_path):
 def test_a_picture_that_is_no_patch_is_refused(tmp_path):
     Image.new("I;16", (5, 4)).save(tmp_path / "deep.png")
     (tmp_path / "text.png").write_text("no picture")
-    text = PngInfo()
-    text.add_text("segpatch", "{")
-    Image.new("RGB", (5, 4)).save(tmp_path / "cut.png", pnginfo=text)
-    for name, words in (("deep", "more than 8 bits"), ("text", "cannot be read"), ("cut", "damaged record")):
+    for name, said in (("cut", "{"), ("list", "[1]"), ("number", "1")):
+        text = PngInfo()
+        text.add_text("segpatch", said)
+        Image.new("RGB", (5, 4)).save(tmp_path / f"{name}.png", pnginfo=text)
+    damaged = dict.fromkeys(("cut", "list", "number"), "damaged record")
+    for name, words in {"deep": "more than 8 bits", "text": "cannot be read", **damaged}.items():
         with pytest.raises(BadInput, match=words):
             load_patch(tmp_path / f"{name}.png")
     assert not says_patch(tmp_path / "text.png")

@@ -159,8 +159,8 @@ def _from_png(path: Path) -> Patch:
     with Image.open(path) as picture:
         text = picture.info.get(_ABOUT, "{}")
     try:
-        about = json.loads(text)
-    except json.JSONDecodeError as error:
+        about = dict(json.loads(text))
+    except (TypeError, ValueError) as error:
         raise BadInput(f"{path} says in a damaged record what patch it is ({error}); export it again") from error
     return rounded(_patch_of(pixels, about, path))
 

@@ -62,6 +62,7 @@ def show(
 ) -> None:
     """All that is known of a patch: what its file records, its pixels, and what 8 bits a channel change."""
     from segpatch.cli.loading import open_victim_and_data
+    from segpatch.cli.tables import printable
     from segpatch.patch import load_patch
     from segpatch.studies.round_trip import pixel_change, pixel_statistics, round_trip
 
@@ -84,7 +85,7 @@ def show(
         print(json.dumps(about, indent=2))
         return
     for heading, line in [*_lines(held, about), *_measured(measured)]:
-        print(f"{heading:<12}  {line}")
+        print(f"{heading:<12}  {printable(line)}")
 
 
 @app.command("export", epilog=example("patch export"))
@@ -133,13 +134,14 @@ def _lines(patch: Patch, about: dict[str, Any]) -> list[tuple[str, str]]:
     """Headings and what stands beside them."""
     from segpatch.patch import range_name
 
-    data = patch.origin.get("data", {})
+    data: Any = patch.origin.get("data")
+    known = isinstance(data, dict) and {"spec", "split", "images"} <= data.keys()
     pixels, change = about["pixels"], about["eight_bits"]
     lines = [
         ("patch", patch.name),
         ("kind", patch.kind),
         ("trained on", ", ".join(patch.trained_on)),
-        ("with data", f"{data['spec']} {data['split']}, {data['images']} images" if data else ""),
+        ("with data", f"{data['spec']} {data['split']}, {data['images']} images" if known else ""),
         ("preset", patch.preset),
         ("loss", patch.loss),
         ("steps", str(patch.steps or "")),

@@ -25,8 +25,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """On a terminal a table that fits its width, elsewhere plain text; names from files print no control codes."""
-    rows = [["".join(c if c.isprintable() or c == "\n" else "?" for c in cell) for cell in row] for row in rows]
+    """On a terminal a table that fits its width, elsewhere plain text."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         print(table(head, [[cell.replace("\n", "; ") for cell in row] for row in rows]))
         return
@@ -39,6 +39,11 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         shown.add_row(*map(Text, row))
     Console().print(shown)
+
+
+def printable(text: str) -> str:
+    """Text from a file without control codes, lines apart."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def transfer_table(result: TransferResult) -> str:
