@@ -14,7 +14,7 @@ from segpatch.cli.examples import example
 if TYPE_CHECKING:
     from segpatch.patch import Patch
     from segpatch.patches import Entry
-    from segpatch.studies.round_trip import Drop, RoundTrip
+    from segpatch.studies.round_trip import RoundTrip
 
 app = typer.Typer(help="Patches as things.", no_args_is_help=True)
 
@@ -162,14 +162,11 @@ def _lines(patch: Patch, about: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _measured(trip: RoundTrip | None) -> list[tuple[str, str]]:
-    def cost(drop: Drop) -> str:
-        return _interval(*drop)
-
     if trip is None:
         return []
     return [
-        ("mIoU drop", f"{cost(trip.exact)} on {trip.images} images"),
-        ("of the PNG", f"{cost(trip.png)}; it lacks {cost(trip.lost)}"),
+        ("mIoU drop", f"{_interval(*trip.exact)} on {trip.images} images"),
+        ("of the PNG", f"{_interval(*trip.png)}; it lacks {_interval(*trip.lost)}"),
     ]
 
 

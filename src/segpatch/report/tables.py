@@ -55,10 +55,10 @@ def tables(result: TransferResult) -> list[Table]:
 
 def markdown(table: Table) -> str:
     """The table as Markdown, its caption above."""
-    rows = [[name, *map(text_of, values)] for name, values in table.rows]
-    lines = [[*table.head], ["---", *["---:"] * (len(table.head) - 1)], *rows]
-    cells = [[cell if row == 1 else _escaped(cell, _MARKDOWN) for cell in line] for row, line in enumerate(lines)]
-    return "\n".join([_escaped(table.caption, _MARKDOWN), "", *(f"| {' | '.join(line)} |" for line in cells), ""])
+    head = [_escaped(cell, _MARKDOWN) for cell in table.head]
+    rows = [[_escaped(name, _MARKDOWN), *map(text_of, values)] for name, values in table.rows]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join([_escaped(table.caption, _MARKDOWN), "", *(f"| {' | '.join(line)} |" for line in lines), ""])
 
 
 def latex(table: Table) -> str:
