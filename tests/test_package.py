@@ -55,17 +55,19 @@ def test_wheel_and_sdist_work_in_a_clean_environment(tmp_path: Path):
     with tarfile.open(sdist) as packed:
         inside = {name.partition("/")[2] for name in packed.getnames()}
     assert {f"src/{name}" for name in SHIPPED | OTHERS} | {"LICENSE", "CITATION.cff", "SECURITY.md"} <= inside
+    run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
+    pip, tool = (tmp_path / "env/bin" / name for name in ("pip", "segpatch"))
+    install = [pip, "install", "--quiet", "--no-compile", "--constraint", ROOT / "constraints.txt"]
+    run(*install, "torch==2.13.0", cwd=tmp_path)
     for package in (wheel, sdist):
         home = tmp_path / package.suffix
         home.mkdir()
-        run(sys.executable, "-m", "venv", home / "env", cwd=home)
-        pip = [home / "env/bin/pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-        run(*pip, "torch==2.13.0", cwd=home)
-        run(*pip, package, cwd=home)
-        tool = home / "env/bin/segpatch"
+        run(*install, package, cwd=home)
         listed = json.loads(run(tool, "models", "--json", cwd=home))["models"]
         assert {m["name"] for m in listed if m["shipped"]} == {Path(name).stem for name in SHIPPED}
         short = ["--victim", "pidnet-s", "--data", "streets", "--images", "1", "--quiet"]
         run(tool, "attack", *short, "--steps", "1", "--batch-size", "1", "--out", "a", cwd=home)
         run(tool, "evaluate", *short, "--patch", "a", "--out", "e", cwd=home)
         assert (home / "e/report/index.html").is_file()
+        run(pip, "uninstall", "--quiet", "--yes", "segpatch", cwd=home)
+        assert not tool.exists()
