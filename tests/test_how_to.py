@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segpatch.attack import train_patch
+from segpatch.data.make import make_streets
 from segpatch.patch import FULL_RANGE, load_patch, random_patch, save_patch
+from segpatch.results import read_transfer
 from tiny import TINY, Tiny, conv_victim, learnable, learnable_dataset
 
 HOW_TO = Path(__file__).parents[1] / "docs/how-to"
@@ -29,7 +31,7 @@ IMAGES = [(image.float() / 255, labels) for image, labels in learnable()]
 
 
 def scripts(name: str) -> list[str]:
-    return re.findall(r"```python\n(.+?)```", (HOW_TO / f"{name}.md").read_text(), re.DOTALL)
+    return re.findall(r"^```python\n(.+?)^```", (HOW_TO / f"{name}.md").read_text(), re.DOTALL | re.MULTILINE)
 
 
 def names(tmp_path: Path) -> dict[str, Any]:
@@ -148,3 +150,22 @@ def test_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("dataclasses.replace", lambda config, **given: replace(replace(config, **given), **small))
     exec(train, scope)
     assert (scope["patch"].preset, scope["patch"].steps) == ("strong", 2)
+
+
+def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its ten lines, made short, on two victims of one's own module and a folder as `data make` writes it."""
+    network, verdict = scripts("../tutorial")
+    lines = [line for line in verdict.splitlines() if line]
+    assert len(lines) <= 10
+    monkeypatch.chdir(tmp_path)
+    make_streets(tmp_path / "data/streets", train=10, val=2, height=64, width=128, seed=0)
+    mynet = ModuleType("mynet")
+    exec(network, vars(mynet))
+    monkeypatch.setitem(sys.modules, "mynet", mynet)
+    torch.save(mynet.MyNet().state_dict(), "mynet.pt")
+    short = verdict.replace('"steps": 200, "batch_size": 4', '"steps": 1, "batch_size": 1, "held_out": 2')
+    assert short != verdict
+    exec(short, {})
+    result = read_transfer(tmp_path / "runs/mynet")
+    assert [victim.name for victim in result.victims] == ["mynet", "pidnet-s"]
+    assert result.victims[0].checkpoint_sha256 and (tmp_path / "runs/mynet/report/index.html").is_file()

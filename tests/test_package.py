@@ -30,7 +30,7 @@ def test_one_semantic_version():
 
 
 def test_links_between_documents_lead_somewhere():
-    for name in ("CONTRIBUTING.md", "SECURITY.md", "docs/how-to/own-network.md",
+    for name in ("CONTRIBUTING.md", "SECURITY.md", "docs/tutorial.md", "docs/how-to/own-network.md",
                  "docs/how-to/tensorboard.md", "docs/how-to/mlflow.md"):  # fmt: skip
         links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / name).read_text())
         assert not [link for link in links if not (ROOT / name).parent.joinpath(link).exists()], name
