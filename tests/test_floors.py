@@ -25,7 +25,7 @@ FLOORS = [
         "conditions",
         "defences",
     ],
-    ["writing", "patch", "models", "data"],
+    ["writing", "patch", "models", "data", "loaders"],
     [
         "attack",
         "attack_config",
@@ -41,9 +41,10 @@ FLOORS = [
         "checks",
         "probes",
         "memory",
+        "notebook",
         "processes",
     ],
-    ["runs", "results", "plots", "report", "victims", "published"],
+    ["runs", "results", "plots", "report", "victims", "published", "patches"],
     ["studies"],
     ["cli", "__main__"],
 ]

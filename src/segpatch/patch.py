@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from segpatch.data.files import read_image
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput, Missing
-from segpatch.writing import write_png, write_whole
+from segpatch.writing import write_whole
 
 Range = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lowest and highest value of each channel that a patch may take, in [0, 1]."""
@@ -27,6 +30,9 @@ RELEASED_RANGE: Range = ((0.485, 0.456, 0.406), (0.714, 0.680, 0.631))
 """ImageNet mean to mean + std: what the published run's clamp to [0, 1] in normalised units allowed."""
 
 KINDS = ("trained", "grey", "random", "natural")
+PNG = "png/"
+"""How the name of a patch begins that went through 8 bits a channel."""
+_ABOUT = "segpatch"  # the text of a PNG that says what patch it is
 _PIXELS = 0x70697865  # "pixe": an address that no training step reaches
 
 
@@ -85,17 +91,21 @@ class Patch:
             "sha256": self.sha256(),
         }
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return as_png(self)
+
 
 def save_patch(patch: Patch, path: Path) -> None:
     """Writes the exact pixels with all that is known of them, and an 8-bit PNG of the same name beside it."""
     pixels = patch.pixels.detach().float().cpu().contiguous()
     about = {**patch.facts(), "origin": patch.origin}
-    write_png(path.with_suffix(".png"), as_uint8(pixels))
+    write_whole(path.with_suffix(".png"), as_png(patch))
     write_whole(path, save({"pixels": pixels}, metadata={"segpatch": json.dumps(about)}))
 
 
 def load_patch(path: Path | str) -> Patch:
-    """The patch of a `.safetensors` patch file, or of the run directory that holds one.
+    """The patch of a `.safetensors` patch file, of the run directory that holds one, or of a PNG (see `rounded`).
 
     Raises Missing where there is none, BadInput where the file is damaged or holds no patch.
     """
@@ -104,6 +114,8 @@ def load_patch(path: Path | str) -> Patch:
         path = path / "patch.safetensors"
     if not path.is_file():
         raise Missing(f"no patch at {path}; give a patch.safetensors or the run directory that holds one")
+    if path.suffix.lower() == ".png":
+        return _from_png(path)
     try:
         with safe_open(path, framework="pt") as file:
             if list(file.keys()) != ["pixels"]:
@@ -112,8 +124,51 @@ def load_patch(path: Path | str) -> Patch:
             about = json.loads((file.metadata() or {}).get("segpatch", "{}"))
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise BadInput(f"{path} is no whole patch file ({error}); train the patch again") from error
+    patch = _patch_of(pixels, about, path)
+    if about.get("sha256", patch.sha256()) != patch.sha256():
+        raise BadInput(f"{path} is damaged: its pixels are not those that were saved; train the patch again")
+    return patch
+
+
+def rounded(patch: Patch) -> Patch:
+    """The patch as its PNG has it, 8 bits a channel: `png/NAME`."""
+    pixels = torch.from_numpy(as_uint8(patch.pixels)).permute(2, 0, 1).float() / 255
+    return replace(patch, pixels=pixels, name=patch.name if patch.name.startswith(PNG) else f"{PNG}{patch.name}")
+
+
+def as_png(patch: Patch) -> bytes:
+    """The patch as a PNG of 8 bits a channel, which says what it is."""
+    about = {key: value for key, value in patch.facts().items() if key not in ("height", "width", "sha256")}
+    text, out = PngInfo(), io.BytesIO()
+    text.add_text(_ABOUT, json.dumps(about))
+    Image.fromarray(as_uint8(patch.pixels)).save(out, "PNG", pnginfo=text)
+    return out.getvalue()
+
+
+def says_patch(path: Path) -> bool:
+    """Whether a picture says that it is a patch, as those of `as_png` do; False for what is no picture."""
+    try:
+        with Image.open(path) as picture:
+            return _ABOUT in picture.info
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _from_png(path: Path) -> Patch:
+    pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1).float() / 255
+    with Image.open(path) as picture:
+        text = picture.info.get(_ABOUT, "{}")
+    try:
+        about = dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{path} says in a damaged record what patch it is ({error}); export it again") from error
+    return rounded(_patch_of(pixels, about, path))
+
+
+def _patch_of(pixels: Tensor, about: dict[str, Any], path: Path) -> Patch:
+    """The patch of pixels and of what its file says about it."""
     low, high = zip(*about.get("range", zip(*FULL_RANGE, strict=True)), strict=True)
-    patch = Patch(
+    return Patch(
         pixels,
         name=about.get("name", path.stem),
         kind=about.get("kind", "trained"),
@@ -126,18 +181,6 @@ def load_patch(path: Path | str) -> Patch:
         range=(tuple(low), tuple(high)),
         origin=about.get("origin", {}),
     )
-    if about.get("sha256", patch.sha256()) != patch.sha256():
-        raise BadInput(f"{path} is damaged: its pixels are not those that were saved; train the patch again")
-    return patch
-
-
-def find_patches(directory: Path) -> list[tuple[Path, Patch]]:
-    """All patch files below a folder with their patches, by path; files of another kind are passed over."""
-    found = []
-    for path in sorted(directory.rglob("*.safetensors")):
-        with contextlib.suppress(BadInput):
-            found.append((path, load_patch(path)))
-    return found
 
 
 def as_uint8(pixels: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segpatch.cli import options
+from segpatch.cli.examples import example
 from segpatch.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 study_app = typer.Typer(no_args_is_help=True, help="Whole studies, of independent cells that resume.")
 
 
-@study_app.command("paper")
+@study_app.command("paper", epilog=example("study paper"))
 def paper(
     data: options.Data,
     out: options.Out,

@@ -46,7 +46,7 @@ def run_matrix(
     victims: Sequence[Victim],
     dataset: Dataset,
     plan: MatrixPlan,
-    out: Path,
+    out: Path | str,
     *,
     given: Sequence[Patch] = (),
     command: str = "",
@@ -58,11 +58,15 @@ def run_matrix(
 ) -> TransferResult:
     """Trains what the plan names, measures all patches and controls on all victims, writes the run and its page.
 
-    The victims must speak the data set's classes (Victim.for_classes). With `resume`, finished patches are
-    read, not trained again. processes: train each patch together, measure a share of the images each, and all
-    return the result; each writes the index maps of the scenes that it measured, the first one all else.
+    Victims of other classes than the data set's speak these from here on (Victim.for_classes). With `resume`,
+    finished patches are read, not trained again. processes: train each patch together, measure a share of the
+    images each, and all return the result; each writes the index maps of the scenes that it measured, the first
+    one all else.
     ray: trains patches side by side, see `run_cells`.
     """
+    out = Path(out)
+    classes = dataset.classes
+    victims = [v if v.label_classes.names == classes.names else v.for_classes(classes) for v in victims]
     todo = planned_patches(victims, plan)
     images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
     split = plan.split or dataset.eval_split
