@@ -142,6 +142,12 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     )
     assert call("report", tmp_path / "s", "--out", tmp_path / "again").code == 0
     assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "s/report/index.html").read_bytes()
+    two = ("report", tmp_path / "s", tmp_path / "s", "--out", tmp_path / "two")
+    assert call(*two, "--fail-on-drop", "0").code == 0, "a study does not lose more than itself"
+    assert (tmp_path / "two/comparison.csv").is_file()
+    stopped = call("report", tmp_path / "s", "--out", tmp_path / "gate", "--fail-on-drop", "-1")
+    assert stopped.code == 1 and stopped.err.count("\n") == 1 and "surely lose more than -1 mIoU" in stopped.err
+    assert "report takes one run, or two" in call(*two, tmp_path / "s").err
 
 
 @pytest.mark.parametrize(
