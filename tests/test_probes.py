@@ -85,8 +85,23 @@ def test_each_planted_fault_is_named(module: nn.Module, words: str):
 
 def test_one_image_is_enough():
     images = probe_images(pictures(1, 12, 16))
-    assert images.shape == (2, 3, 12, 12)
+    assert images.shape == (2, 3, 12, 16) and torch.equal(images[0], images[1].flip(-1))
     assert check_network(conv_victim(), images) == []
+    of_two_sizes = probe_images([*pictures(1, 12, 16), *pictures(1, 8, 9)], crop=(10, 20))
+    assert torch.equal(of_two_sizes, images[:, :, :10])
+
+
+def test_a_network_of_one_size_is_shown_images_of_that_size():
+    """As an ONNX file takes them."""
+
+    class Fixed(Tiny):
+        differentiable = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[-2:] == (12, 16)
+            return super().forward(x)
+
+    assert probed(plain(Fixed())) == []
 
 
 def test_little_memory_leaves_the_batch_out():

@@ -198,3 +198,26 @@ def test_victims_of_other_classes_are_mapped_or_refused(tmp_path: Path):
     with pytest.raises(BadInput, match="no class map"):
         run_matrix([conv_victim(0)], camvid, plan, tmp_path / "other", given=given)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_network_left_in_training_is_named_in_the_result_and_on_the_page(dataset: Dataset, tmp_path: Path):
+    from segpatch.report import write_report
+
+    class Training(torch.nn.Module):
+        """Uses the statistics of the batch whatever its mode, and keeps those it has seen."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = torch.nn.Conv2d(3, 3, 3, padding=1)
+            self.norm = torch.nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.norm.train()(x))
+
+    victim = replace(conv_victim(name="a"), module=Training())
+    result = run_matrix([victim], dataset, MatrixPlan(overrides=SHORT), tmp_path / "run")
+    found = [text for text in result.warnings if text.startswith("a: predicting changes its norm.running_mean")]
+    assert len(found) == 1  # the training and the measurement say the same
+    assert read_transfer(tmp_path / "run").warnings == result.warnings
+    page = write_report(tmp_path / "run", tmp_path / "page").read_text()
+    assert "Before you read the numbers" in page and found[0] in page

@@ -269,6 +269,17 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path: Pa
     open_run(tmp_path / "run", config, RESULT, overwrite=True)
 
 
+def test_no_other_process_begins_while_the_lock_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It would outlive a killed one by a moment, and hold the lock for it."""
+    asked: list[bool] = []
+    monkeypatch.setattr(subprocess, "run", lambda *given, **more: asked.append((tmp_path / "run").exists()))
+    monkeypatch.setattr(subprocess, "Popen", lambda *given, **more: asked.append(True))
+    runs._git_revision.cache_clear()
+    with pytest.raises(AttributeError):  # what stands in for git answers nothing
+        open_run(tmp_path / "run", CONFIG, RESULT)
+    assert asked == [False]
+
+
 def test_a_run_that_was_stopped_at_its_very_start_is_none(tmp_path: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / LOCK).touch()

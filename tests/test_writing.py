@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +102,41 @@ def test_what_killed_processes_leave_is_found_but_not_that_of_runs_below(tmp_pat
         path.touch()
     assert leftovers(tmp_path, "run.lock") == [wanted]
     assert leftovers(tmp_path / "cells/one", "run.lock") == [other]
+
+
+DOORS = {
+    "models/download.py": {"open", "write_text", "unlink", "mkdir"},  # a download is gone on with where it ended
+    "models/onnx_export.py": {"unlink", "mkdir"},  # torch writes the file, which is then renamed
+    "data/make.py": {"rename", "rmtree", "rmdir"},  # a whole folder, renamed
+    "runs.py": {"rmtree", "mkdir"},
+    "latency.py": {"write_text"},  # a switch of the kernel's
+}
+CALLS = {
+    "write_text",
+    "write_bytes",
+    "mkdir",
+    "makedirs",
+    "touch",
+    "rename",
+    "unlink",
+    "rmdir",
+    "rmtree",
+    "save_file",
+}
+
+
+def test_there_is_no_other_way_to_the_disk():
+    root = Path(writing.__file__).parent
+    found: dict[str, set[str]] = {}
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            texts = [text for part in ast.walk(node) if isinstance(text := getattr(part, "value", None), str)]
+            if name in CALLS or (
+                name == "open" and any(re.fullmatch("[rb+]*[wax+][b+]*", text) for text in texts)
+            ):
+                found.setdefault(str(path.relative_to(root)), set()).add(name)
+    others = {name: calls - DOORS.get(name, set()) for name, calls in found.items() if name != "writing.py"}
+    assert not {name: calls for name, calls in others.items() if calls}

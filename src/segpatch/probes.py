@@ -5,8 +5,9 @@ Source: the checks of AutoAttack (arXiv:2003.01690) and of "Obfuscated gradients
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,18 +19,23 @@ from segpatch.patch import Patch
 from segpatch.transforms import as_float
 from segpatch.types import Batch, LabelledImages
 
+T = TypeVar("T")
 ROUNDING = 1e-3
 """Share of the largest logit by which two predictions of one image may differ; float32 differs by 1e-5."""
 LOST_IN_PNG = 0.01
 """mIoU that a patch's 8-bit picture may lose of its drop."""
 
 
-def probe_images(images: LabelledImages) -> Tensor:
-    """Two squares (2, 3, s, s) of the first two images; of one alone, itself and its mirror image."""
-    first = as_float(images[0][0])
-    other = as_float(images[1][0]) if len(images) > 1 else first.flip(-1)
-    side = min(*first.shape[1:], *other.shape[1:])
-    return torch.stack([first[:, :side, :side], other[:, :side, :side]])
+def probe_images(images: LabelledImages, crop: tuple[int, int] | None = None) -> Tensor:
+    """The first two images (2, 3, H, W), or their upper left corners.
+
+    The first one and its mirror image where there is no other of its size.
+    """
+    shown = [as_float(images[index][0]) for index in range(min(2, len(images)))]
+    if shown[0].shape != shown[-1].shape or len(shown) == 1:
+        shown = [shown[0], shown[0].flip(-1)]
+    height, width = crop or shown[0].shape[1:]
+    return torch.stack(shown)[:, :, :height, :width]
 
 
 def check_network(victim: Victim, images: Tensor) -> list[str]:
@@ -38,9 +44,9 @@ def check_network(victim: Victim, images: Tensor) -> list[str]:
     training = sum(part.training for part in victim.module.modules())
     with torch.inference_mode():
         alone, again = victim(images[:1]), victim(images[:1])
-        together = _together(victim, images)
+        together = _if_it_fits(lambda: victim(images))
     changed = [name for name, buffer in victim.module.named_buffers() if not _same(buffer, buffers[name])]
-    reached = not victim.differentiable or _has_gradient(victim, images[:1])
+    reached = not victim.differentiable or _if_it_fits(lambda: _has_gradient(victim, images[:1])) is not False
     with torch.no_grad():
         for name, buffer in victim.module.named_buffers():
             buffer.copy_(buffers[name])
@@ -85,10 +91,10 @@ def check_png(patches: Sequence[Patch], victims: Sequence[Victim], batches: Sequ
     return warnings
 
 
-def _together(victim: Victim, images: Tensor) -> Tensor | None:
-    """The logits of both images at once; None where memory does not suffice."""
+def _if_it_fits(work: Callable[[], T]) -> T | None:
+    """What the work returns; None where memory does not suffice for it."""
     try:
-        return victim(images)
+        return work()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

@@ -221,9 +221,13 @@ def _tidy(directory: Path) -> None:
     """Removes what a process killed after its result left in a finished run, unless that is still at work."""
     left = [directory / "state.safetensors", *leftovers(directory, LOCK)]
     if any(path.exists() for path in left):
-        with contextlib.suppress(SegpatchError), _locked(directory, 0.0):
-            for path in left:
-                remove(path)
+        with contextlib.suppress(SegpatchError):
+            lock = _locked(directory, 0.0)
+            try:
+                for path in left:
+                    remove(path)
+            finally:
+                lock.release()
 
 
 def environment() -> dict[str, Any]:

@@ -95,7 +95,7 @@ def run_attack(
 
         def write() -> None:
             steps = [Step(**row) for row in read_steps(out)]
-            seen = probe_images(images)
+            seen = probe_images(images, config.crop)
             probed = [text for victim in victims for text in check_network(victim, seen)]
             write_json(out / "warnings.json", [*probed, *check_training(patch.name, steps, config)])
             save_patch(patch, out / PATCH_FILE)
