@@ -186,3 +186,22 @@ def test_checkpoints_are_the_networks_of_the_validations(splits, tmp_path: Path)
 def test_without_being_asked_no_checkpoint_is_kept(splits, tmp_path: Path):
     fit(splits, tmp_path / "run")
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_single_crop_that_a_batch_norm_cannot_learn_from_is_one_line(splits, tmp_path: Path, monkeypatch):
+    class Pooled(TinyWithHead):
+        """Ends in features of one value per channel, as pooled branches do."""
+
+        def __init__(self, classes: int, auxiliary: bool = True) -> None:
+            super().__init__(classes, auxiliary)
+            self.norm = nn.BatchNorm2d(3)
+
+        def all_outputs(self, x):
+            self.norm(x.mean((2, 3), keepdim=True))
+            return super().all_outputs(x)
+
+    own = Layout(source="own", build=Pooled, classifier="last.weight", auxiliary=("aux.",))
+    monkeypatch.setitem(MODELS, "tiny", NetworkSpec("cnn", (own,)))
+    with pytest.raises(BadInput, match="cannot learn from a single crop; give --batch-size 2 or more"):
+        fit(splits, tmp_path / "run", replace(CONFIG, batch_size=1))
+    assert fit(splits, tmp_path / "two", replace(CONFIG, steps=1)) >= 0

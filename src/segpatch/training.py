@@ -181,7 +181,15 @@ def _train_step(
         torch.manual_seed(int(chance.integers(2**62)))
         with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x = victim.normalise(images).contiguous(memory_format=torch.channels_last)
-            outputs = module.all_outputs(x)  # type: ignore[operator]
+            try:
+                outputs = module.all_outputs(x)  # type: ignore[operator]
+            except ValueError as error:  # of torch's batch norm, where pooling leaves one value per channel
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise BadInput(
+                    f"a batch norm of {victim.name} cannot learn from a single crop; give --batch-size "
+                    f"{2 * processes.world} or more"
+                ) from error
         outputs = {name: output.float() for name, output in outputs.items()}
         loss = weight * module.training_loss(outputs, labels, loss_of)  # type: ignore[operator]
         optimiser.zero_grad(set_to_none=True)

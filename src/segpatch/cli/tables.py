@@ -71,4 +71,4 @@ def _cell(cell: CellRecord) -> str:
 
 
 def _three(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+    return "none" if value is None else f"{value:.3f}".replace("-0.000", "0.000")
