@@ -215,6 +215,18 @@ def test_a_control_as_strong_as_the_patch():
     assert warning.startswith("own on conv: the control grey costs as much")
 
 
+@pytest.mark.parametrize(
+    ("drop", "verdict", "count"), [(2, "transfers", 0), (1, "transfers", 1), (1, "undecided", 0)]
+)
+def test_a_transfer_that_a_grey_square_brings_about_as_well(drop: int, verdict: str, count: int):
+    patch, grey = trained("far", on=("another",)), Patch(torch.zeros(3, 2, 2), name="grey", kind="grey")
+    over = OverRandom(0.1, (0.05, 0.2), 0.01, verdict)
+    far = replace(cell(patch, scored(drop)), over_random=over)
+    found = warned(table(far, cell(grey, scored(1)), patches=(patch, grey)))
+    assert len(found) == count
+    assert not found or "transfers by the random control, but the control grey costs" in found[0]
+
+
 def test_a_patch_scored_under_itself():
     patch = trained("own")
     (warning,) = warned(table(cell(patch, scored(2, under=0)), patches=(patch,)))

@@ -105,6 +105,7 @@ def check_matrix(matrix: TransferMatrix, victims: Sequence[Victim], measured_on:
             warnings.append(f"{victim.name} was trained on {measured_on}: its scores there are not of unseen data")
     for cell in matrix.cells:
         warnings += _check_own(cell, matrix) if cell.white_box else []
+    warnings += _check_transfers(matrix)
     warnings += _check_labels(matrix, measured_on)
     warnings += _check_pixels(matrix)
     warnings += _check_order(matrix)
@@ -157,6 +158,26 @@ def _check_own(cell: Cell, matrix: TransferMatrix) -> list[str]:
                 f"{scores.miou_drop:.3f}), so what is measured is occlusion; train longer or enlarge the patch"
             ]
     return []
+
+
+def _check_transfers(matrix: TransferMatrix) -> list[str]:
+    """About transfers beyond the random control that a plain square brings about almost as well."""
+    squares = [patch.name for patch in matrix.patches if patch.kind in ("grey", "natural")]
+    trained = {patch.name for patch in matrix.patches if patch.kind == "trained"}
+    found: dict[tuple[str, str], list[str]] = {}
+    for cell in matrix.cells:
+        over = cell.over_random
+        if cell.white_box or cell.patch not in trained or not over or over.verdict != "transfers" or not squares:
+            continue
+        drops = {square: matrix.cell(square, cell.victim).scores.miou_drop for square in squares}
+        strongest = max(squares, key=lambda square: drops[square])
+        if cell.scores.miou_drop - drops[strongest] < matrix.margin:
+            found.setdefault((cell.victim, strongest), []).append(cell.patch)
+    return [
+        f"{', '.join(patches)} on {victim}: transfers by the random control, but the control {square} costs that "
+        f"network as much, within the margin of {matrix.margin:g}: read it as occlusion"
+        for (victim, square), patches in found.items()
+    ]
 
 
 def _check_labels(matrix: TransferMatrix, measured_on: str) -> list[str]:
