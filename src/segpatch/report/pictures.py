@@ -150,7 +150,7 @@ def index_png(indices: Indices, colours: Sequence[tuple[int, int, int]]) -> byte
     picture = Image.fromarray(np.where(indices == IGNORE, len(colours), indices).astype(np.uint8), "P")
     picture.putpalette([part for colour in (*colours, NO_TRUTH) for part in colour])
     out = io.BytesIO()
-    picture.save(out, "PNG", optimize=True)
+    picture.save(out, "PNG")
     return out.getvalue()
 
 

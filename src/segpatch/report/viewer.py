@@ -30,7 +30,7 @@ from segpatch.report.pictures import (
 from segpatch.results import CellRecord, TransferResult, safe_name
 from segpatch.types import IGNORE
 
-MOST_BYTES = 7_000_000
+MOST_BYTES = 8_000_000
 """Of all index maps of a page, as text; they are thinned out until they stay below."""
 WIDTHS = (1024, 768, 512, 384, 256, 192, 128)
 
