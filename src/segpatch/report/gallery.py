@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from segpatch.report.facts import rows_in_order, under_trained
 from segpatch.report.pictures import Shown, data_uri, file_of, has_photographs, patch_picture
 from segpatch.results import PatchRecord, TransferResult, safe_name
-from segpatch.runs import read_steps
 
 MOST_BYTES = 3_000_000
 """Of all patch files in a page, as text; those beyond it are given as pictures of 8 bits."""
@@ -34,13 +33,15 @@ class PatchCard(NamedTuple):
     under_trained: bool
 
 
-def patch_cards(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -> list[PatchCard]:
-    """A card for each patch, in the order of the matrix. drawn: training curves as SVG, by name."""
+def patch_cards(
+    run: Path, result: TransferResult, drawn: Mapping[str, bytes], logs: Mapping[str, list[dict[str, Any]]]
+) -> list[PatchCard]:
+    """A card for each patch, in the order of the matrix. drawn: training curves as SVG; logs: rows of training."""
     photographs, left = has_photographs(run), MOST_BYTES
     cards = []
     for _, patches in rows_in_order(result):
         for patch in patches:
-            steps = steps_of(run, patch)
+            steps = logs[patch.name]
             curve = drawn.get(f"training-{safe_name(patch.name)}")
             download = _download(run, patch, photographs, left)
             left -= len(download.uri) if download and download.exact else 0
@@ -104,13 +105,3 @@ def _ends(steps: list[dict[str, Any]], key: str) -> str | None:
     """The first and the last share of a column, in percent."""
     values = [f"{row[key]:.1%}" for row in steps if row.get(key) is not None]
     return " → ".join(dict.fromkeys((values[0], values[-1]))) if values else None
-
-
-def steps_of(run: Path, patch: PatchRecord) -> list[dict[str, Any]]:
-    """The training log beside a trained patch; none for controls and for patches trained elsewhere."""
-    if patch.kind != "trained" or patch.file is None:
-        return []
-    folder = (run / patch.file).parent
-    if not folder.resolve().is_relative_to(run.resolve()):
-        return []
-    return [row for row in read_steps(folder) if isinstance(row, dict) and "step" in row]

@@ -166,7 +166,7 @@
     byId("cell-body").replaceChildren(
       make("p", { class: "lead" }, verdictText(cell)),
       intervals(cell),
-      make("p", { class: "small" }, `The line is 0, the band \u00b1${data.margin}; intervals are 95 %.`),
+      make("p", { class: "small" }, `The line is 0, the band \u00b1${data.margin}; intervals are 95\u00a0%.`),
       make("p", {}, facts.join(" ")),
       make("h3", {}, "Classes, the largest loss first"),
       make("p", { class: "small" }, "What a class becomes is net, in shares of its labelled pixels outside the patch."),

@@ -14,13 +14,13 @@ from segpatch.models.checkpoints import write_whole
 from segpatch.plots import heat_colour, heat_top, verdict_of
 from segpatch.report.facts import class_table, never_occurring, rows_in_order, scene_pairs
 from segpatch.report.fates import harms, read_counts
-from segpatch.report.gallery import patch_cards, steps_of
+from segpatch.report.gallery import patch_cards
 from segpatch.report.pictures import WRONG, data_uri, has_photographs, scenes
 from segpatch.report.templates import template
 from segpatch.report.verdicts import percent, verdicts
 from segpatch.report.viewer import page_data
-from segpatch.results import CellRecord, GroupRecord, TransferResult, read_transfer, safe_name
-from segpatch.runs import guarded, read_json
+from segpatch.results import CellRecord, GroupRecord, PatchRecord, TransferResult, read_transfer, safe_name
+from segpatch.runs import guarded, read_json, read_steps
 from segpatch.statistics import REPLICATES
 
 
@@ -46,6 +46,7 @@ def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -
     top = heat_top(result)
     counts = read_counts(run, result)
     found = harms(result, counts)
+    logs = {patch.name: _steps(run, patch) for patch in result.patches}
 
     def heat(cell: CellRecord | GroupRecord) -> str:
         background, ink = heat_colour(cell.miou_drop, top)
@@ -68,7 +69,7 @@ def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -
         groups=_groups(result),
         classes=[class_table(result, victim.name) for victim in result.victims],
         never=never_occurring(result),
-        cards=patch_cards(run, result, drawn),
+        cards=patch_cards(run, result, drawn, logs),
         scenes=scenes(run, result, scene_pairs(result)),
         photographs=has_photographs(run),
         wrong="#{:02x}{:02x}{:02x}".format(*WRONG),
@@ -89,7 +90,7 @@ def _drawn(run: Path, result: TransferResult) -> dict[str, bytes]:
         table = class_table(result, victim.name)
         drawn[f"classes-{safe_name(victim.name)}"] = plots.classes_svg(result.classes, table.series)
     for patch in result.patches:
-        if steps := steps_of(run, patch):
+        if steps := _steps(run, patch):
             drawn[f"training-{safe_name(patch.name)}"] = plots.training_svg(steps)
     return drawn
 
@@ -106,6 +107,16 @@ def _groups(result: TransferResult) -> list[tuple[str, list[int], list[GroupReco
         for name, groups in found.items()
         if len(groups) == len(order)
     ]
+
+
+def _steps(run: Path, patch: PatchRecord) -> list[dict[str, Any]]:
+    """The training log beside a trained patch; none for controls and for patches trained elsewhere."""
+    if patch.kind != "trained" or patch.file is None:
+        return []
+    folder = (run / patch.file).parent
+    if not folder.resolve().is_relative_to(run.resolve()):
+        return []
+    return [row for row in read_steps(folder) if isinstance(row, dict) and "step" in row]
 
 
 def _breakable(name: str) -> Markup:
