@@ -270,6 +270,14 @@ def test_without_its_script_the_page_can_be_read(browser: sync_api.Browser, made
         expect(page.locator('td[data-patch="alpha/strong/s0"]').first).to_contain_text(figure(cell.miou_drop))
 
 
+def test_a_bare_result_opens_without_complaint(browser: sync_api.Browser, made: Made, tmp_path: Path):
+    shutil.copy(made.run / "transfer.json", tmp_path)
+    for page in opened(browser, write_report(tmp_path, tmp_path / "page")):
+        page.locator("td.own").first.click()
+        expect(page.get_by_role("dialog").get_by_text("Classes, the largest loss first")).to_be_visible()
+        assert page.locator("#scenes, .thumbs").count() == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 420])
 def test_nothing_sticks_out_and_text_can_be_read(browser: sync_api.Browser, made: Made, width: int, scheme: str):
