@@ -115,6 +115,21 @@ def test_the_gate_looks_at_the_lower_end(runs: tuple[Path, Path], tmp_path: Path
         gate(0.001, runs[0], bad)
 
 
+@pytest.mark.parametrize("limit", [float("nan"), float("inf"), float("-inf")])
+def test_a_limit_that_nothing_can_exceed_is_refused(runs: tuple[Path, Path], limit: float):
+    for given in (runs[:1], runs):
+        with pytest.raises(BadInput, match="must be a finite drop"):
+            gate(limit, *given)
+
+
+def test_what_is_not_known_passes_no_gate(runs: tuple[Path, Path], tmp_path: Path):
+    record = json.loads((runs[0] / "transfer.json").read_text())
+    next(c for c in record["cells"] if (c["patch"], c["victim"]) == ("b/paper/s0", "a"))["ci95"] = [None, None]
+    (tmp_path / "transfer.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match=r"1 of 4 cells have no interval to hold against 1, b/paper/s0 on a among"):
+        gate(1.0, tmp_path)
+
+
 def test_nothing_in_common_is_refused(runs: tuple[Path, Path], tmp_path: Path):
     record = json.loads((runs[0] / "transfer.json").read_text())
     for cell in record["cells"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -122,8 +123,11 @@ def gate(limit: float, first: Path, second: Path | None = None) -> None:
     """Raises SegpatchError where a trained patch surely costs more mIoU than a limit.
 
     Of one run: where the lower end of a drop's interval lies above it. Of two: where the drop of the second run
-    surely exceeds that of the first by more, the lower end of the difference's interval lying above it.
+    surely exceeds that of the first by more, the lower end of the difference's interval lying above it. Raises
+    BadInput where the limit is no number, or a drop has no interval: what is not known passes no gate.
     """
+    if not math.isfinite(limit):
+        raise BadInput(f"the limit of a gate must be a finite drop of mIoU, got {limit:g}; give 0.05, say")
     cells: list[tuple[str, str, float | None, tuple[float | None, float | None]]]
     if second is None:
         result = read_transfer(first)
@@ -135,7 +139,13 @@ def gate(limit: float, first: Path, second: Path | None = None) -> None:
         what = "surely lose more in the second run, by more than"
     if not cells:
         raise BadInput("there is no trained patch to fail on; give runs that have one")
-    over = [cell for cell in cells if cell[3][0] is not None and cell[3][0] > limit]
+    lows = [math.nan if cell[3][0] is None else cell[3][0] for cell in cells]
+    if unknown := [f"{cell[0]} on {cell[1]}" for cell, low in zip(cells, lows, strict=True) if math.isnan(low)]:
+        raise BadInput(
+            f"{len(unknown)} of {len(cells)} cells have no interval to hold against {limit:g}, {unknown[0]} among "
+            "them; measure on more images"
+        )
+    over = [cell for cell, low in zip(cells, lows, strict=True) if low > limit]
     if over:
         over.sort(key=lambda cell: -(cell[2] or 0.0))
         named = "; ".join(
