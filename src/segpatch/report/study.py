@@ -57,7 +57,7 @@ def write_study_report(run: Path, out: Path) -> Path:
 
 def findings_text(found: Sequence[Finding]) -> str:
     """The findings as Markdown: a list of claims, each with its verdict and figures."""
-    lines = []
+    lines = ["# What holds", ""]
     for finding in found:
         lines.append(f"- **{finding.verdict}**: {finding.claim}")
         lines += [f"  - {text}" for text in finding.figures]
