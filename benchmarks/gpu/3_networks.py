@@ -5,10 +5,11 @@ python benchmarks/gpu/3_networks.py --out DIR
 
 from __future__ import annotations
 
-from fitted import options, study
+from dataclasses import replace
+
+from fitted import RECIPE, options, study
 
 from segpatch.studies.paper import PaperPlan
-from segpatch.training import FitConfig
 
 NETWORKS = (
     "pidnet-s",
@@ -33,17 +34,7 @@ def main() -> None:
         precision="bf16",
         batch_size=16,
     )
-    config = FitConfig(
-        steps=asked.fit_steps,
-        batch_size=16,
-        crop=(192, 192),
-        scales=(0.6, 1.8),
-        label_stride=2,
-        learning_rate=2e-3,
-        averaging=0.99,
-        precision="bf16",
-        validate_every=asked.fit_steps,
-    )
+    config = replace(RECIPE, steps=asked.fit_steps, validate_every=asked.fit_steps)
     study(asked, asked.network or NETWORKS, plan, config)
 
 

@@ -5,10 +5,11 @@ python benchmarks/gpu/5_full_size.py --out DIR
 
 from __future__ import annotations
 
-from fitted import options, study
+from dataclasses import replace
+
+from fitted import RECIPE, options, study
 
 from segpatch.studies.paper import PaperPlan
-from segpatch.training import FitConfig
 
 NETWORKS = ("pidnet-s", "pidnet-l", "bisenetv2", "segformer-b0")
 
@@ -32,16 +33,14 @@ def main() -> None:
         precision="bf16",
         batch_size=4,
     )
-    config = FitConfig(
+    config = replace(
+        RECIPE,
         steps=asked.fit_steps,
+        validate_every=asked.fit_steps,
         batch_size=8,
         crop=(asked.height // 2, asked.height // 2),
         scales=(0.5, 1.5),
         label_stride=4,
-        learning_rate=2e-3,
-        averaging=0.99,
-        precision="bf16",
-        validate_every=asked.fit_steps,
     )
     study(asked, asked.network or NETWORKS, plan, config)
 

@@ -32,6 +32,16 @@ from segpatch.studies.paper import PaperPlan, run_paper
 from segpatch.studies.progress import OnProgress, Progress
 from segpatch.training import FitConfig
 
+RECIPE = FitConfig(
+    batch_size=16,
+    crop=(192, 192),
+    scales=(0.6, 1.8),
+    label_stride=2,
+    learning_rate=2e-3,
+    averaging=0.99,
+    precision="bf16",
+)
+
 
 def options(doc: str | None, **defaults: object) -> argparse.Namespace:
     """The options that the scripts share. train, val: streets; minutes: when the last network's fit must begin."""
