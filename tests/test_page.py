@@ -238,6 +238,24 @@ def test_photographs_are_offered_where_the_run_kept_them(page: Page):
     expect(page.locator("#stage")).to_have_attribute("data-view", "compare")
 
 
+def test_the_viewer_can_be_hurried(page: Page):
+    """A choice changed before the last one is read or decoded: what stands in the controls is shown."""
+    stage = page.locator("#stage")
+    expect(stage).to_have_attribute("data-view", "compare")
+    hurry = """([network, ...views]) => {
+      const told = (one) => one.dispatchEvent(new Event("change", { bubbles: true }));
+      const select = document.getElementById("network"), { view } = document.getElementById("viewer").elements;
+      if (network) { select.value = network; told(select); }
+      for (const name of views) { view.value = name; told(document.getElementById("view")); }
+    }"""
+    page.evaluate(hurry, ["b<i>eta", "changed"])
+    expect(stage).to_have_attribute("data-shown", re.compile(r"\|b<i>eta\|"))
+    expect(stage).to_have_attribute("data-view", "changed")
+    page.evaluate(hurry, ["", "photograph", "labels"])
+    page.wait_for_timeout(200)  # the photograph would be decoded by now
+    expect(stage).to_have_attribute("data-view", "labels")
+
+
 def test_the_viewer_works_by_keyboard(page: Page):
     choice(page, "Scene").focus()
     page.keyboard.press("ArrowDown")

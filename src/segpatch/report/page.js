@@ -269,6 +269,7 @@
   const dimmed = data.colours.map((colour) => colour.map((part) => Math.round(0.3 * part + 0.7 * 232)));
 
   const draw = async () => {
+    if (!now || !now.labels) return; // update draws, once the maps are read
     const view = form.elements.view.value;
     byId("slide").hidden = byId("wipe").hidden = canvases.above.hidden = view !== "compare";
     const painted = (map) => (i) => data.colours[map.indices[i]];
@@ -286,7 +287,7 @@
       const shown = now, image = new Image();
       image.src = now.scene.photograph;
       await image.decode();
-      if (now !== shown) return;
+      if (now !== shown || form.elements.view.value !== view) return;
       canvases.below.width = image.width;
       canvases.below.height = image.height;
       canvases.below.getContext("2d").drawImage(image, 0, 0);
