@@ -10,10 +10,12 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from disk import FAULTS, Disk
 from jobs import JOBS, SETTINGS, begin, held
@@ -164,9 +166,13 @@ def fails(job: str, data: str, out: Path) -> bool:
 
 
 @pytest.fixture
-def as_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_in_a_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in SETTINGS.items():
         monkeypatch.setattr(runs, name, value)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the jobs that run in processes of their own; it is part of the record
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("as_in_a_process")

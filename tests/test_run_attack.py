@@ -159,7 +159,7 @@ def no_space(path: Path, pixels) -> None:
 def test_no_space_left_for_the_patch_leaves_a_run_to_resume(images: SplitImages, tmp_path: Path, monkeypatch):
     whole = attack(images, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr("segpatch.patch.write_png", no_space)
+        patched.setattr("segpatch.patch.write_whole", no_space)
         with pytest.raises(SegpatchError, match="No space left on device"):
             attack(images, tmp_path / "run")
     left = {path.name for path in (tmp_path / "run").iterdir()}
