@@ -22,8 +22,9 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two workers of one thread each: the tests' networks are too small for two threads to share.
 test: lint
-	$(BIN)/python -m pytest -m 'not long'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not long' --numprocesses 2 --dist loadfile
 
 test-long: $(VENV)/.ready
 	$(BIN)/python -m pytest -m long
