@@ -61,7 +61,8 @@ def memory_format_and_precision_change_little(network: Any) -> None:
     spread = float(logits.std())
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     channels_last = last(_images().contiguous(memory_format=torch.channels_last))
-    assert_close(channels_last, logits, rtol=0, atol=1e-4 * spread)
+    # Rounding moves them by up to 2e-4 of the spread, as it does against float64; a wrong layout by all of it.
+    assert_close(channels_last, logits, rtol=0, atol=1e-3 * spread)
     with torch.autocast("cpu", torch.bfloat16):
         half = network(_images())
     assert (half.float() - logits).abs().mean() < 0.1 * spread
