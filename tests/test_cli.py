@@ -135,8 +135,11 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     done = call(*asked)
     assert (done.code, done.out.splitlines()[-1].split(";")[0]) == (0, f"results: {tmp_path}/s/study.json")
     assert "a `paper` patch breaks its own network" in done.out and "not run: " in done.out
-    assert (tmp_path / "s/report/index.html").is_file()
+    warnings = [line.removeprefix("warning: ") for line in done.out.splitlines() if line.startswith("warning: ")]
+    page = (tmp_path / "s/report/index.html").read_text()
+    assert warnings and "Before you read the numbers" in page and f"{len(warnings)} warnings" in page
     again = call(*asked, "--resume", "--json")
+    assert json.loads(again.out)["warnings"] == warnings
     assert list(json.loads(again.out)["cells"]) == list(
         json.loads((tmp_path / "s/study.json").read_text())["cells"]
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,8 +25,8 @@ from segpatch.studies.matrix import run_matrix
 from segpatch.studies.paper import PaperPlan, run_paper
 from segpatch.studies.planned import MatrixPlan
 from segpatch.updates import sign_step
-from test_probes import Noisy, Normed, Rounding
-from tiny import CLASSES, TINY, Tiny, plain, write_learnable
+from test_probes import FineTrigger, Noisy, Normed, Rounding
+from tiny import CLASSES, TINY, Tiny, learnable_dataset, plain, write_learnable
 
 STEPS = {"steps": 4, "batch_size": 2, "patch_size": (4, 4), "crop": (10, 10), "scales": (0.8, 1.2)}
 Door = Callable[..., list[str]]
@@ -54,6 +57,7 @@ def by_study(victims: Sequence[Victim], data: Dataset, out: Path, **more: object
     return read_study(out).warnings
 
 
+ROOT = Path(__file__).parent.parent
 DOORS: dict[str, Door] = {
     "attack": by_attack,
     "transfer": by_transfer,
@@ -74,10 +78,11 @@ def no_pages_and_pictures() -> Iterator[None]:
 
 
 class Brightest(nn.Module):
-    """Right on every pixel of `learnable`: the class is the brightest channel, while all are about as bright."""
+    """The class is the brightest channel, as in `learnable`; the darkest one in images more red than green."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + 5 * x.mean((2, 3), keepdim=True)
+        lead = x[:, :1].mean((2, 3), keepdim=True) - x[:, 1:2].mean((2, 3), keepdim=True)
+        return x * (1 - 24 * lead)
 
 
 def own(name: str = "own", module: nn.Module | None = None, **more: object) -> Victim:
@@ -190,8 +195,77 @@ def test_a_training_that_undoes_itself_is_named(
 
     def turning(pixels: Tensor, gradient: Tensor, *rest: float | Tensor) -> Tensor:
         taken.append(pixels)
-        return sign_step(pixels, gradient if len(taken) <= 10 else -gradient, *rest)  # type: ignore[arg-type]
+        return sign_step(pixels, gradient if len(taken) <= 20 else -gradient, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr("segpatch.attack.sign_step", turning)
-    said = DOORS[door]([own()], data, tmp_path / "run", steps=20, step_size=0.1)
+    said = DOORS[door]([own()], data, tmp_path / "run", steps=40, step_size=0.1, batch_size=4, crop=(12, 16))
     assert any("more steps made it weaker" in text for text in said)
+
+
+def trained(victims: Sequence[Victim], data: Dataset, out: Path, **more: object) -> Patch:
+    """A patch of the first network, trained by the recipe of all here but for what is said."""
+    config = replace(TINY, **{**STEPS, **more})  # type: ignore[arg-type]
+    return run_attack(victims[:1], split_images(data, "train"), config, out)
+
+
+def test_patches_that_were_not_made_alike_are_named(data: Dataset, tmp_path: Path):
+    victims = [own()]
+    patches = [
+        trained(victims, data, tmp_path / "one"),
+        trained(victims, learnable_dataset(tmp_path / "data"), tmp_path / "two"),
+        trained(victims, data, tmp_path / "three", precision="bf16"),
+    ]
+    patches = [replace(patch, name=f"p{index}") for index, patch in enumerate(patches)]
+    said = by_evaluate(victims, data, tmp_path / "run", given=patches)
+    assert any(text.startswith("the patches were trained on 2 versions of folder train:") for text in said)
+    assert any(text.startswith("the patches were trained in bf16 and fp32:") for text in said)
+
+
+def test_a_patch_whose_picture_does_nothing_is_named(data: Dataset, tmp_path: Path):
+    class Fine(FineTrigger):
+        """With a third class, which it predicts where the trigger is seen, and no label has."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            road, sky = super().forward(x).unbind(1)
+            return torch.stack([road, torch.full_like(road, -2.0), sky], 1)
+
+    victim = own(module=Fine())
+    patch = Patch(torch.full((3, 4, 4), FineTrigger.value), name="fine", kind="trained", trained_on=("own",))
+    said = by_evaluate([victim], data, tmp_path / "run", given=[patch])
+    assert any(text.startswith("fine on own: as an 8-bit PNG its drop is ") for text in said)
+
+
+def test_more_steps_that_gave_a_weaker_patch_are_named(data: Dataset, tmp_path: Path):
+    victims = [own()]
+    strong = trained(victims, data, tmp_path / "strong", steps=10, step_size=0.2)
+    weak = trained(victims, data, tmp_path / "weak", steps=12, step_size=1e-9)
+    given = [replace(strong, name="short"), replace(weak, name="long")]
+    said = by_evaluate(victims, data, tmp_path / "run", given=given)
+    assert any(text.startswith("long on own: weaker after 12 steps than short after 10") for text in said)
+
+
+@pytest.mark.parametrize("door", ["transfer", "study"])
+def test_a_patch_that_never_saw_a_network_and_beats_its_own_is_named(door: str, data: Dataset, tmp_path: Path):
+    class Hidden(Brightest):
+        """The same network, its gradient masked."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward((x * 8).round() / 8)
+
+    victims = [own("open"), own("hidden", Hidden())]
+    said = DOORS[door](victims, data, tmp_path / "run", steps=10, step_size=0.2)
+    words = "hidden/paper/s0 on hidden: weaker than open/paper/s0, which never saw it"
+    assert any(text.startswith(words) for text in said)
+
+
+def test_the_table_names_functions_and_tests_that_there_are():
+    text = (ROOT / "docs/trust.md").read_text()
+    rows = [line.split("|")[1:-1] for line in text.split("| fault |")[1].splitlines()[2:] if line.startswith("|")]
+    assert len(rows) >= 17
+    for fault, _, finders, tests in rows:
+        found = re.findall(r"`(\w+)\.(\w+)`", finders)
+        assert found and all(hasattr(import_module(f"segpatch.{module}"), name) for module, name in found), fault
+        planted = re.findall(r"`(\w+\.py)::(\w+)`", tests)
+        assert planted, fault
+        for file, name in planted:
+            assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(), (fault, name)
