@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
 export SEGPATCH_CAMVID ?= $(abspath ../shared/data/camvid)
 
-.PHONY: demo test test-long lint format docs clean
+.PHONY: demo test test-long coverage lint format docs clean
 
 # The stamp is newer than what it was made from, so that a changed dependency installs again.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -28,6 +28,12 @@ test: lint
 
 test-long: $(VENV)/.ready
 	$(BIN)/python -m pytest -m long
+
+# At least 92 % of the lines of src, and of its branches.
+coverage: $(VENV)/.ready
+	mkdir -p build
+	$(BIN)/python -m pytest -m 'not long' --cov --cov-report=json:build/coverage.json
+	$(BIN)/python tests/covered.py build/coverage.json 92
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .

@@ -16,7 +16,7 @@ from segpatch.data import CITYSCAPES
 from segpatch.models.checkpoints import write_network
 from segpatch.models.networks import MODELS
 from segpatch.patch import load_patch
-from tiny import write_learnable
+from tiny import TINY_SPEC, Tiny, write_learnable
 
 SIZE = (48, 64)
 SHORT = ["--steps", "2", "--batch-size", "1", "--patch-size", "4"]
@@ -135,8 +135,11 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     done = call(*asked)
     assert (done.code, done.out.splitlines()[-1].split(";")[0]) == (0, f"results: {tmp_path}/s/study.json")
     assert "a `paper` patch breaks its own network" in done.out and "not run: " in done.out
-    assert (tmp_path / "s/report/index.html").is_file()
+    warnings = [line.removeprefix("warning: ") for line in done.out.splitlines() if line.startswith("warning: ")]
+    page = (tmp_path / "s/report/index.html").read_text()
+    assert warnings and "Before you read the numbers" in page and f"{len(warnings)} warnings" in page
     again = call(*asked, "--resume", "--json")
+    assert json.loads(again.out)["warnings"] == warnings
     assert list(json.loads(again.out)["cells"]) == list(
         json.loads((tmp_path / "s/study.json").read_text())["cells"]
     )
@@ -297,19 +300,23 @@ def test_victims_from_a_file(call: Call, place: Path, tmp_path: Path):
     assert done.code == 2 and "give --victim, or --victims FILE" in done.err
 
 
-def test_export_and_measure_without_gradients(call: Call, place: Path, tmp_path: Path, attack: list[str]):
-    network, data = f"segformer-b0={place}/one.safetensors", ["--data", f"folder:{place}/data"]
+def test_export_and_measure_without_gradients(
+    call: Call, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(MODELS, "tiny", TINY_SPEC)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        write_network(tmp_path / "own.safetensors", Tiny(19), {})
+    network, data = f"tiny={tmp_path}/own.safetensors", ["--data", f"folder:{place}/data"]
     done = call("models", "export", network, "--out", tmp_path / "net.onnx", "--size", f"{SIZE[0]}x{SIZE[1]}")
-    assert done.code == 0 and "segformer-b0 for images of 48x64" in done.out
+    assert done.code == 0 and "tiny for images of 48x64" in done.out
     graph = ["--victim", f"onnx:{tmp_path}/net.onnx", *data]
     done = call("attack", *graph, *SHORT, "--out", tmp_path / "a")
     assert done.code == 1 and "net is for evaluation only" in done.err and not (tmp_path / "a").exists()
     both = ["transfer", "--victim", network, *graph, *SHORT, "--out", tmp_path / "t", "--json", "--quiet"]
     result = json.loads(call(*both).out)
-    assert [p["name"] for p in result["patches"] if p["kind"] == "trained"] == ["segformer-b0/paper/s0"]
-    own, exported = (
-        [c["iou"] for c in result["cells"] if c["victim"] == name] for name in ("segformer-b0", "net")
-    )
+    assert [p["name"] for p in result["patches"] if p["kind"] == "trained"] == ["tiny/paper/s0"]
+    own, exported = ([c["iou"] for c in result["cells"] if c["victim"] == name] for name in ("tiny", "net"))
     assert own == exported
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from segpatch.cli import main
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.metrics import miou
 from segpatch.report.compare import compare, gate, matrix_run, sentences, write_comparison
@@ -114,6 +115,21 @@ def test_the_gate_looks_at_the_lower_end(runs: tuple[Path, Path], tmp_path: Path
     gate(0.0, bad, runs[0])
     with pytest.raises(SegpatchError, match=r"surely lose more in the second run, by more than 0\.001"):
         gate(0.001, runs[0], bad)
+
+
+def test_what_else_differs_is_said_by_the_command(
+    runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    other = worsened(runs[0], tmp_path / "other", fingerprint="f" * 64)
+    for second, said in ((runs[0], ""), (other, "warning: data set's fingerprint differ: ")):
+        monkeypatch.setattr(
+            "sys.argv", ["segpatch", "report", str(runs[0]), str(second), "--out", str(tmp_path / "page")]
+        )
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main()
+        done = capsys.readouterr()
+        assert done.out == f"{tmp_path}/page/index.html\n"
+        assert done.err.startswith(said) and done.err.count("\n") == bool(said)
 
 
 @pytest.mark.parametrize("limit", [float("nan"), float("inf"), float("-inf")])

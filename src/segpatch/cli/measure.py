@@ -174,13 +174,18 @@ def report(
     ] = None,
 ) -> None:
     """Write the page, tables and plots of a run again, from its directory alone; or two runs side by side."""
+    from segpatch.checks import comparable
     from segpatch.errors import BadInput
     from segpatch.report import write_report
     from segpatch.report.compare import gate, matrix_run, write_comparison
+    from segpatch.results import read_transfer
 
     if len(runs) > 2:
         raise BadInput(f"report takes one run, or two to compare; got {len(runs)}")
     print(write_report(runs[0], out) if len(runs) == 1 else write_comparison(runs[0], runs[1], out))
+    if len(runs) == 2:
+        for difference in comparable(*(read_transfer(matrix_run(run)) for run in runs)):
+            print(f"warning: {difference}", file=sys.stderr)
     if fail_on_drop is not None:
         gate(fail_on_drop, *map(matrix_run, runs))
 

@@ -32,6 +32,11 @@ class Study(NamedTuple):
         """The results of a part, in order."""
         return [cell for name, cell in self.record["cells"].items() if name.startswith(f"{part}/")]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What would make its numbers mislead: the warnings of its matrices, each once."""
+        return list(dict.fromkeys(text for result in self.matrices.values() for text in result.warnings))
+
 
 def read_study(directory: Path) -> Study:
     """A finished study; Missing where there is none."""

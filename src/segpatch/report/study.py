@@ -70,6 +70,7 @@ def _page(study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[s
         title="Do adversarial patches transfer between networks?",
         result=study.matrices.get("matrix"),
         findings=found,
+        warnings=study.warnings,
         published=beside_published(study),
         published_source=table.source,
         published_caveats=table.caveats,
