@@ -35,7 +35,7 @@ Call = Callable[..., Outcome]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a command line in this process."""
-    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out, **how: None)
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["segpatch", *map(str, arguments)])
@@ -148,6 +148,7 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     stopped = call("report", tmp_path / "s", "--out", tmp_path / "gate", "--fail-on-drop", "-1")
     assert stopped.code == 1 and stopped.err.count("\n") == 1 and "surely lose more than -1 mIoU" in stopped.err
     assert "report takes one run, or two" in call(*two, tmp_path / "s").err
+    assert "--with-images is for the page of one run" in call(*two, "--with-images").err
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,11 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path, tmp_path: P
     assert "beside the published" not in page.lower(), "these networks are not in the published table"
 
 
+def test_photographs_of_the_scenes_are_shown_if_asked_for(run: Path, tmp_path: Path):
+    assert "image/jpeg" not in write_report(run, tmp_path / "without").read_text()
+    assert write_report(run, tmp_path / "with", photographs=True).read_text().count("image/jpeg") == 2
+
+
 def test_the_tables_hold_what_the_cells_hold(run: Path, tmp_path: Path):
     write_report(run, tmp_path / "report")
     study = read_study(run)

@@ -166,6 +166,7 @@ def transfer(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="A finished run; or two, to be compared.")],
     out: options.Out,
+    with_images: Annotated[bool, typer.Option("--with-images", help="Show photographs of the scenes.")] = False,
     fail_on_drop: Annotated[
         float | None,
         typer.Option(
@@ -180,7 +181,12 @@ def report(
 
     if len(runs) > 2:
         raise BadInput(f"report takes one run, or two to compare; got {len(runs)}")
-    print(write_report(runs[0], out) if len(runs) == 1 else write_comparison(runs[0], runs[1], out))
+    if len(runs) == 1:
+        print(write_report(runs[0], out, photographs=with_images))
+    elif with_images:
+        raise BadInput("a comparison of two runs shows no scenes; --with-images is for the page of one run")
+    else:
+        print(write_comparison(runs[0], runs[1], out))
     if fail_on_drop is not None:
         gate(fail_on_drop, *map(matrix_run, runs))
 
