@@ -55,7 +55,7 @@ def test_all_against_all_with_controls(dataset: Dataset, tmp_path: Path, pages: 
     assert (result.dataset.kind, result.dataset.split, result.dataset.images) == ("folder", "val", 4)
     assert read_transfer(tmp_path / "run").model_dump_json() == result.model_dump_json()
     assert pages == [(tmp_path / "run/report", True)]
-    assert len(read_scores(tmp_path / "run")) == 3 * 20
+    assert len(read_scores(tmp_path / "run")) == 4 * 20
     for patch in result.patches[1:]:
         held = load_patch(tmp_path / "run" / patch.file)
         assert (held.name, held.sha256()) == (patch.name, patch.sha256)

@@ -131,7 +131,7 @@
     const head = ["class", "IoU clean", "attacked", "lost", "pixels right", "become"];
     const body = rows.map((one) => {
       const width = Math.max(0, Math.min(1, (lost(one) ?? 0) / most));
-      const into = one.into.map(([name, before, after]) => `${name} +${percent(after - before)}`).join(", ");
+      const into = one.into.map(([name, share]) => `${name} ${one.exact ? "" : "+"}${percent(share)}`).join(", ");
       const right = one.right ? `${percent(one.right[0])} \u2192 ${percent(one.right[1])}` : "\u2013";
       const bar = make("td", { class: "loss" }, make("i", { style: `width:${4 * width}rem` }), number(lost(one)));
       const values = [number(one.clean), number(one.attacked)].map((text) => make("td", {}, text));
@@ -169,7 +169,9 @@
       make("p", { class: "small" }, `The line is 0, the band \u00b1${data.margin}; intervals are 95\u00a0%.`),
       make("p", {}, facts.join(" ")),
       make("h3", {}, "Classes, the largest loss first"),
-      make("p", { class: "small" }, "What a class becomes is net, in shares of its labelled pixels outside the patch."),
+      make("p", { class: "small" }, cell.classes.some((one) => one.exact)
+        ? "Pixels right: without and with the patch. What those become that are right without it, in shares of them."
+        : "What a class becomes is net, in shares of its labelled pixels outside the patch."),
       classTable(cell),
       ...(scenes.childElementCount ? [make("h3", {}, "Scenes under this patch"), scenes] : []));
     dialog.showModal();

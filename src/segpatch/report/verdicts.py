@@ -83,11 +83,15 @@ def _people_verdict(found: Sequence[Harm]) -> list[Verdict]:
         return [Verdict("People and riders", f"0 of {networks}", said, sentences)]
     if others := [harm for harm in found if harm.own != worst.own]:
         sentences.append(_harm_sentence(max(others, key=_loss)))
-    into, where = worst.fate.into[0], f"on {worst.victim} under {'its own' if worst.own else 'a foreign'} patch"
-    if worst.turned[0] > 0:
-        share, said = into.after - into.before, f"of {worst.fate.name} pixels become {into.name} {where}"
+    under = f"under {'its own' if worst.own else 'a foreign'} patch"
+    where = f"on {worst.victim} {under}"
+    if worst.fate.into and worst.turned[0] > 0:
+        into = worst.fate.into[0]
+        share, said = into.share, f"of the {worst.fate.name} pixels become {into.name} {where}"
+        if worst.fate.exact:
+            said = f"of the {worst.fate.name} pixels that {worst.victim} has right become {into.name} {under}"
     else:
-        share, said = _loss(worst), f"of {worst.fate.name} pixels are no longer right {where}"
+        share, said = _loss(worst), f"of the {worst.fate.name} pixels are no longer right {where}"
     return [Verdict("People and riders", percent(share), said, sentences)]
 
 
@@ -139,11 +143,11 @@ def _harm_sentence(harm: Harm) -> str:
     if not fate.into:
         return f"{lost}."
     into = fate.into[0]
-    gained = _percents(into.after - into.before, harm.turned)
-    return (
-        f"{lost}; the largest part becomes {into.name}: {percent(into.before)} are taken for it without the "
-        f"patch, {percent(into.after)} with it (gain {gained})."
-    )
+    share = _percents(into.share, harm.turned)
+    beside = "" if harm.control_turned is None else f" ({percent(harm.control_turned)} under the random control)"
+    if fate.exact:
+        return f"{lost}. Of those right without a patch, {share} become {into.name}{beside}."
+    return f"{lost}; most of it is taken for {into.name}, a net gain of {share}{beside}."
 
 
 def _percents(value: float, bounds: tuple[float, float]) -> str:

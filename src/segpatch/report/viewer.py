@@ -72,6 +72,7 @@ def _cell(result: TransferResult, cell: CellRecord, counts: Mapping[tuple[str, s
                 "attacked": cell.iou[name],
                 "right": [fate.before, fate.after] if fate else None,
                 "into": [list(into) for into in fate.into] if fate else [],
+                "exact": fate is not None and fate.exact,
             }
         )
     over = cell.over_random
