@@ -18,7 +18,7 @@ from segpatch.metrics import confusion_matrices, confusion_matrix
 from segpatch.patch import Patch, random_patch
 from segpatch.report import write_report
 from segpatch.report.fates import Counts, Harm, Into, fates, harms, read_counts
-from segpatch.report.verdicts import percent, verdicts
+from segpatch.report.verdicts import people_line, percent, verdicts
 from segpatch.results import DatasetRecord, TransferResult, read_scores, transfer_result, write_transfer
 from segpatch.transfer import judged
 from tiny import CLASSES, conv_victim
@@ -140,6 +140,11 @@ def test_what_people_become_is_of_those_that_were_right(tmp_path: Path):
     answer = next(one for one in verdicts(result, [own]) if one.heading == "People and riders")
     assert answer.figure == percent(0.2125)
     assert answer.said == "of the person pixels that net has right become road under its own patch"
+    line = people_line(tmp_path, result)
+    assert (
+        line == "People and riders: 21 % of the person pixels that net has right become road under its own patch."
+    )
+    assert people_line(tmp_path, result.model_copy(update={"classes": ["road", "house", "sky"]})) == ""
     assert answer.sentences[0].endswith(
         f"Of those right without a patch, {percent(0.2125)} [{percent(0.2125)}, {percent(0.2125)}] become road "
         f"({percent(0.05)} under the random control)."

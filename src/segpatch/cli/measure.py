@@ -220,6 +220,7 @@ def typed_command() -> str:
 
 def _print(result: TransferResult, out: Path, as_json: bool) -> None:
     from segpatch.cli.tables import transfer_table
+    from segpatch.report.verdicts import people_line
 
     if as_json:
         print(result.model_dump_json(by_alias=True))
@@ -227,4 +228,6 @@ def _print(result: TransferResult, out: Path, as_json: bool) -> None:
     print(transfer_table(result))
     for warning in result.warnings:
         print(f"warning: {warning}")
+    if people := people_line(out, result):
+        print(people)
     print(f"results: {out / 'transfer.json'}, {out / 'transfer.csv'}; page: {out / 'report' / 'index.html'}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from segpatch.plots import figure, verdict_of
-from segpatch.report.fates import Harm
+from segpatch.report.fates import Harm, harms, read_counts
 from segpatch.results import CellRecord, TransferResult
 
 MINUS = "\N{MINUS SIGN}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class Verdict(NamedTuple):
@@ -108,10 +110,16 @@ def _control_verdict(result: TransferResult) -> list[Verdict]:
     ]
 
 
+def people_line(run: Path, result: TransferResult) -> str:
+    """What the page of a run answers of people and riders, as a line; empty where it has no answer."""
+    answers = _people_verdict(harms(result, read_counts(run, result)))
+    return "".join(f"{one.heading}: {one.figure} {one.said}." for one in answers).replace(NO_BREAK, " ")
+
+
 def percent(share: float) -> str:
     """A share of pixels, finer where it is small."""
     text = f"{100 * share:.0f}" if abs(share) >= 0.095 or share == 0 else f"{100 * share:.1f}"
-    return f"{text.replace('-0.0', '0.0').replace('-', MINUS)}\N{NO-BREAK SPACE}%"
+    return f"{text.replace('-0.0', '0.0').replace('-', MINUS)}{NO_BREAK}%"
 
 
 def _own_sentences(preset: str, own: Sequence[CellRecord]) -> list[str]:
