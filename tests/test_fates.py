@@ -125,7 +125,10 @@ def test_people_are_added_up_over_seeds(tmp_path: Path):
     assert (far.training, far.own, far.sure, far.lost) == ("far", False, False, (0.0, 0.0))
     answer = next(one for one in verdicts(result, found) if one.heading == "People and riders")
     assert answer.figure == percent(0.17)
-    assert answer.said == "of the person pixels become road on net under its own patch"
+    assert (
+        answer.said
+        == f"of the person pixels become road on net under its own patch ({percent(0)} under the random control)"
+    )
     assert answer.sentences[0].startswith(
         f"{percent(0.8)} of person pixels are right without a patch and {percent(0.61)} with own (2 seeds) on net"
     )
@@ -139,10 +142,13 @@ def test_what_people_become_is_of_those_that_were_right(tmp_path: Path):
     assert own.turned == pytest.approx((0.2125, 0.2125)) and own.control_turned == 4 / 80
     answer = next(one for one in verdicts(result, [own]) if one.heading == "People and riders")
     assert answer.figure == percent(0.2125)
-    assert answer.said == "of the person pixels that net has right become road under its own patch"
-    line = people_line(tmp_path, result)
-    assert (
-        line == "People and riders: 21 % of the person pixels that net has right become road under its own patch."
+    assert answer.said == (
+        "of the person pixels that net has right become road under its own patch "
+        f"({percent(0.05)} under the random control)"
+    )
+    assert people_line(tmp_path, result) == (
+        "People and riders: 21 % of the person pixels that net has right become road under its own patch "
+        "(5.0 % under the random control)."
     )
     assert people_line(tmp_path, result.model_copy(update={"classes": ["road", "house", "sky"]})) == ""
     assert answer.sentences[0].endswith(

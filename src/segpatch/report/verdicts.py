@@ -92,6 +92,7 @@ def _people_verdict(found: Sequence[Harm]) -> list[Verdict]:
         share, said = into.share, f"of the {worst.fate.name} pixels become {into.name} {where}"
         if worst.fate.exact:
             said = f"of the {worst.fate.name} pixels that {worst.victim} has right become {into.name} {under}"
+        said += _under_control(worst)
     else:
         share, said = _loss(worst), f"of the {worst.fate.name} pixels are no longer right {where}"
     return [Verdict("People and riders", percent(share), said, sentences)]
@@ -151,11 +152,15 @@ def _harm_sentence(harm: Harm) -> str:
     if not fate.into:
         return f"{lost}."
     into = fate.into[0]
-    share = _percents(into.share, harm.turned)
-    beside = "" if harm.control_turned is None else f" ({percent(harm.control_turned)} under the random control)"
+    share, beside = _percents(into.share, harm.turned), _under_control(harm)
     if fate.exact:
         return f"{lost}. Of those right without a patch, {share} become {into.name}{beside}."
     return f"{lost}; most of it is taken for {into.name}, a net gain of {share}{beside}."
+
+
+def _under_control(harm: Harm) -> str:
+    """What of the same the random control does."""
+    return "" if harm.control_turned is None else f" ({percent(harm.control_turned)} under the random control)"
 
 
 def _percents(value: float, bounds: tuple[float, float]) -> str:
