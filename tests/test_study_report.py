@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path, tmp_path: P
     assert "segpatch study paper &lt;x&gt;" in page and "<x>" not in page
     assert "<script" not in page and 'src="http' not in page and page.count("data:image/svg+xml") >= 20
     assert "beside the published" not in page.lower(), "these networks are not in the published table"
+
+
+def test_the_page_of_the_matrix_shows_where_the_damage_lies(run: Path, tmp_path: Path):
+    page = (run / "matrix/report/index.html").read_text()
+    assert "a/paper/s0 on a" in page and "are not in this run" not in page
+    figures = {path.name for path in (run / "matrix/report/plots").iterdir()}
+    assert {"locality-paper_s0.svg", "places-a_paper_s0_on_a.svg"} <= figures
+    shutil.copytree(run / "matrix", tmp_path / "alone")
+    alone = write_report(tmp_path / "alone", tmp_path / "page").read_text()
+    spec = json.loads((run / "matrix/config.json").read_text())["data"]["spec"]
+    assert f"segpatch study paper --victim NAME --data {spec} --only matrix,locality,places --out DIR" in alone
 
 
 def test_photographs_of_the_scenes_are_shown_if_asked_for(run: Path, tmp_path: Path):

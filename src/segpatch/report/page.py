@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from segpatch import plots
 from segpatch.plots import heat_colour, heat_top, verdict_of
 from segpatch.report.facts import class_table, never_occurring, rows_in_order, scene_pairs
 from segpatch.report.fates import harms, read_counts
+from segpatch.report.figures import distance_figures, place_figures
 from segpatch.report.gallery import patch_cards
 from segpatch.report.photographs import read_photographs
 from segpatch.report.pictures import WRONG, Pixels, data_uri, scenes
+from segpatch.report.record import cells_around
 from segpatch.report.templates import template
 from segpatch.report.verdicts import percent, verdicts
 from segpatch.report.viewer import page_data
@@ -34,8 +36,12 @@ def write_matrix_report(run: Path, out: Path, *, photographs: bool = False) -> P
     """
     result = read_transfer(run)
     seen = read_photographs(run, result) if photographs else {}
-    drawn = _drawn(run, result)
-    page = render_page(run, result, drawn, seen)
+    where = [
+        *distance_figures(cells_around(run, "locality", result)),
+        *place_figures(cells_around(run, "places", result)),
+    ]
+    drawn = _drawn(run, result) | {name: svg for name, _, svg in where}
+    page = render_page(run, result, drawn, [(name, caption) for name, caption, _ in where], seen)
     make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
@@ -44,9 +50,14 @@ def write_matrix_report(run: Path, out: Path, *, photographs: bool = False) -> P
 
 
 def render_page(
-    run: Path, result: TransferResult, drawn: Mapping[str, bytes], photographs: Mapping[str, Pixels]
+    run: Path,
+    result: TransferResult,
+    drawn: Mapping[str, bytes],
+    where: Sequence[tuple[str, str]],
+    photographs: Mapping[str, Pixels],
 ) -> str:
-    """The page as HTML text. drawn: figures as SVG, by name; photographs: of the scenes, by image."""
+    """The page as HTML text. drawn: figures as SVG, by name; where: name and caption of those that show where the
+    damage lies; photographs: of the scenes, by image."""
     top = heat_top(result)
     counts = read_counts(run, result)
     found = harms(result, counts)
@@ -78,6 +89,8 @@ def render_page(
         photographs=bool(photographs),
         wrong="#{:02x}{:02x}{:02x}".format(*WRONG),
         data=page_data(run, result, counts, photographs),
+        where=where,
+        spec=_optional(run / "config.json").get("data", {}).get("spec", "KIND:DIR"),
         svg=svg,
         safe_name=safe_name,
         replicates=REPLICATES,

@@ -14,7 +14,7 @@ from segpatch.errors import BadInput
 from segpatch.published import published_matrix
 from segpatch.report.crossed import beside_published
 from segpatch.report.facts import rows_in_order
-from segpatch.report.figures import alignment_svg, curve_svg, distance_svg, places_svg, sizes_svg
+from segpatch.report.figures import alignment_svg, curve_svg, distance_figures, place_figures, sizes_svg
 from segpatch.report.findings import findings
 from segpatch.report.photographs import read_photographs
 from segpatch.report.pictures import Scene, data_uri, scenes
@@ -120,20 +120,16 @@ def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
         ("curves", curve_svg),
         ("sizes", sizes_svg),
         ("distances", sizes_svg),
-        ("places", places_svg),
     ):
         for cell in study.cells(part):
             caption = f"{cell['patch']} on {cell['victim']}"
             name = f"{part}-{safe_name(caption)}"
             drawn[name] = draw(cell)
             getattr(groups, part).append((name, caption))
-    by_preset: dict[str, list[dict[str, Any]]] = {}
-    for cell in study.cells("locality"):
-        by_preset.setdefault(cell["patch"].split("/", 1)[-1], []).append(cell)
-    for preset, cells in by_preset.items():
-        name = f"locality-{safe_name(preset)}"
-        drawn[name] = distance_svg(cells)
-        groups.locality.append((name, f"{preset}, each patch on its own network"))
+    for part, figures in (("locality", distance_figures), ("places", place_figures)):
+        for name, caption, svg in figures(study.cells(part)):
+            drawn[name] = svg
+            getattr(groups, part).append((name, caption))
     return groups
 
 
