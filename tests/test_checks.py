@@ -300,7 +300,7 @@ def test_patches_of_other_data_or_precision_and_mixed_maps_are_named():
 def result(tmp_path_factory: pytest.TempPathFactory) -> TransferResult:
     out = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out, **how: None)
         plan = MatrixPlan(
             overrides={"steps": 1, "batch_size": 1, "patch_size": (4, 4), "crop": (10, 10)}, pictures=0
         )

@@ -35,7 +35,7 @@ Call = Callable[..., Outcome]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a command line in this process."""
-    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out, **how: None)
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["segpatch", *map(str, arguments)])
@@ -77,7 +77,9 @@ def attack(given: list[str]) -> list[str]:
     return ["attack", *given, *SHORT]
 
 
-def test_attack_evaluate_transfer(call: Call, place: Path, tmp_path: Path, attack: list[str], given: list[str]):
+def test_attack_evaluate_transfer(
+    call: Call, place: Path, tmp_path: Path, attack: list[str], given: list[str], monkeypatch: pytest.MonkeyPatch
+):
     done = call(*attack, "--out", tmp_path / "a")
     assert done.code == 0
     assert done.out.startswith(f"segformer-b0/paper/s0: 4x4 patch after 2 steps in {tmp_path}/a\n")
@@ -90,12 +92,16 @@ def test_attack_evaluate_transfer(call: Call, place: Path, tmp_path: Path, attac
     assert result["command"].startswith("segpatch evaluate --patch ")
 
     both = [*given, "--victim", f"segformer-b0={place}/two.safetensors"]
-    done = call("transfer", *both, *SHORT, "--patch", tmp_path / "a", "--preset", "paper", "--out", tmp_path / "t")
+    asked = ["transfer", *both, *SHORT, "--patch", tmp_path / "a", "--preset", "paper", "--out", tmp_path / "t"]
+    done = call(*asked)
     assert done.code == 0
     head = next(line for line in done.out.splitlines() if line.startswith("patch "))
     assert head.split() == ["patch", "segformer-b0:one", "segformer-b0:two"]
     assert "segformer-b0:two/paper/s0" in done.out and f"results: {tmp_path}/t/transfer.json" in done.out
     assert "measure: 2/2" in done.err
+    assert "People and riders" not in done.out, "no pixel of these labels is a person's"
+    monkeypatch.setattr("segpatch.report.fates.PEOPLE", {"road"})
+    assert call(*asked, "--resume").out.splitlines()[-2].startswith("People and riders: ")
     lines = (tmp_path / "t/transfer.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 7
 
@@ -151,6 +157,7 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     stopped = call("report", tmp_path / "s", "--out", tmp_path / "gate", "--fail-on-drop", "-1")
     assert stopped.code == 1 and stopped.err.count("\n") == 1 and "surely lose more than -1 mIoU" in stopped.err
     assert "report takes one run, or two" in call(*two, tmp_path / "s").err
+    assert "--with-images is for the page of one run" in call(*two, "--with-images").err
 
 
 @pytest.mark.parametrize(

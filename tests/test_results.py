@@ -110,7 +110,7 @@ def test_a_score_that_is_none_is_null(measured):
 
 def test_scores_can_be_worked_out_again_from_the_raw_rows(run: Path):
     result, rows = read_transfer(run), read_scores(run)
-    assert len(rows) == 3 * len(result.cells)
+    assert len(rows) == 4 * len(result.cells)
     for index, cell in enumerate(result.cells):
         assert rows[f"{index}/patched"].dtype == torch.int32
         assert rows[f"{index}/patched"].shape == (5, 3, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     victims = [*VICTIMS, conv_victim(2, name="a-twin"), *(conv_victim(3 + k, name=f"c{k}") for k in range(2))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)  # its page alone is looked at
+        patch.setattr(
+            "segpatch.studies.matrix.write_report", lambda run, out, photographs: None
+        )  # its page alone is looked at
         run_paper(
             victims, learnable_dataset(root / "data"), plan, root / "run", command="segpatch study paper <x>"
         )
@@ -56,6 +59,22 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path):
     assert "segpatch study paper &lt;x&gt;" in page and "<x>" not in page
     assert "<script" not in page and 'src="http' not in page and page.count("data:image/svg+xml") >= 20
     assert "beside the published" not in page.lower(), "these networks are not in the published table"
+
+
+def test_the_page_of_the_matrix_shows_where_the_damage_lies(run: Path, tmp_path: Path):
+    page = write_report(run / "matrix", tmp_path / "matrix").read_text()
+    assert "a/paper/s0 on a" in page and "are not in this run" not in page
+    figures = {path.name for path in (tmp_path / "matrix/plots").iterdir()}
+    assert {"locality-paper_s0.svg", "places-a_paper_s0_on_a.svg"} <= figures
+    shutil.copytree(run / "matrix", tmp_path / "alone")
+    alone = write_report(tmp_path / "alone", tmp_path / "page").read_text()
+    spec = json.loads((run / "matrix/config.json").read_text())["data"]["spec"]
+    assert f"segpatch study paper --victim NAME --data {spec} --only matrix,locality,places --out DIR" in alone
+
+
+def test_photographs_of_the_scenes_are_shown_if_asked_for(run: Path, tmp_path: Path):
+    assert "image/jpeg" not in write_report(run, tmp_path / "without").read_text()
+    assert write_report(run, tmp_path / "with", photographs=True).read_text().count("image/jpeg") == 2
 
 
 def test_the_tables_hold_what_the_cells_hold(run: Path):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from segpatch.checks import has_seen
 from segpatch.errors import BadInput, Missing
-from segpatch.evaluation import Picture
+from segpatch.evaluation import ROWS, Picture
 from segpatch.metrics import iou_per_class
 from segpatch.models.victim import Victim
 from segpatch.runs import write_json
@@ -208,8 +208,9 @@ def write_transfer(directory: Path, result: TransferResult, matrix: TransferMatr
     """Writes scores.safetensors and transfer.csv, and last transfer.json."""
     tensors: dict[str, Tensor] = {}
     for index, cell in enumerate(matrix.cells):
-        for which in ("clean", "clean_outside", "patched"):
-            tensors[f"{index}/{which}"] = getattr(cell.scores, which).contiguous()
+        for which in ROWS:
+            if (rows := getattr(cell.scores, which)) is not None:
+                tensors[f"{index}/{which}"] = rows.contiguous()
     about = json.dumps([[cell.patch, cell.victim] for cell in matrix.cells])
     write_whole(directory / "scores.safetensors", save(tensors, metadata={"cells": about}))
     write_whole(directory / "transfer.csv", transfer_csv(result).encode())
@@ -246,7 +247,8 @@ def read_transfer(directory: Path) -> TransferResult:
 
 
 def read_scores(directory: Path) -> dict[str, Tensor]:
-    """The raw confusion matrices (N, K, K) int32, by "<cell index>/clean", "/clean_outside", "/patched"."""
+    """The raw confusion matrices (N, K, K) int32, by "<cell index>/<which>", see `evaluation.ROWS`;
+    runs of earlier versions hold no "of_right"."""
     path = directory / "scores.safetensors"
     if not path.is_file():
         raise Missing(f"no scores.safetensors in {directory}; give a finished `segpatch transfer` run")

@@ -12,10 +12,13 @@ from segpatch.results import read_transfer
 __all__ = ["write_report"]
 
 
-def write_report(run: Path, out: Path) -> Path:
-    """Writes the page, figures and tables of a finished transfer run or study; returns the page's path."""
+def write_report(run: Path, out: Path, *, photographs: bool = False) -> Path:
+    """Writes the page, figures and tables of a finished transfer run or study; returns the page's path.
+
+    photographs: show those of its scenes too; see `report.photographs` for where they come from.
+    """
     if (run / "study.json").is_file():
-        return write_study_report(run, out)
-    page = write_matrix_report(run, out)
+        return write_study_report(run, out, photographs=photographs)
+    page = write_matrix_report(run, out, photographs=photographs)
     write_tables(read_transfer(run), out / "tables")
     return page

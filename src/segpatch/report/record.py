@@ -47,6 +47,17 @@ def read_study(directory: Path) -> Study:
     return Study(directory, record, {name: read_transfer(directory / name) for name in record["matrices"]})
 
 
+def cells_around(run: Path, part: str, result: TransferResult) -> list[dict[str, Any]]:
+    """What a finished study, whose matrix a run is, measured of the run's patches in a part; else nothing."""
+    path = run.resolve().parent / "study.json"
+    record = read_json(path) if path.is_file() else {"matrices": []}
+    if run.resolve().name not in record["matrices"]:
+        return []
+    patches = {patch.name for patch in result.patches}
+    found = Study(path.parent, record, {}).cells(part)
+    return [cell for cell in found if cell["patch"] in patches]
+
+
 def held_above(bounds: Sequence[Sequence[float | None]], least: float) -> Holds:
     """Whether all intervals lie above a number, one lies below it, or neither."""
     known = [(low, high) for low, high in bounds if low is not None and high is not None]

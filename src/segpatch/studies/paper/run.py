@@ -71,7 +71,7 @@ def run_paper(
     with open_run(out, record, STUDY, resume=resume, overwrite=overwrite) as run:
         if run.finished:
             if not (out / "report" / "index.html").exists():  # stopped between the result and its page
-                write_report(out, out / "report")
+                _write_pages(out)
             done: dict[str, Any] = read_json(out / STUDY)
             return done
         results = {}
@@ -112,9 +112,16 @@ def run_paper(
             "cells": results,
         }
         write_json(out / STUDY, study)
-        write_report(out, out / "report")
+        _write_pages(out)
         run.finish()
     return study
+
+
+def _write_pages(out: Path) -> None:
+    """The page of the matrix again, which shows parts of the study too, and last the page of the study."""
+    if (out / "matrix").is_dir():
+        write_report(out / "matrix", out / "matrix" / "report")
+    write_report(out, out / "report")
 
 
 def _cells(matrix: str, context: Context) -> Iterator[Cell]:
