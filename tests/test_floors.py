@@ -42,7 +42,7 @@ FLOORS = [
         "memory",
         "processes",
     ],
-    ["runs", "results", "plots", "report", "victims", "published"],
+    ["runs", "results", "names", "plots", "report", "victims", "published"],
     ["studies"],
     ["cli", "__main__"],
 ]

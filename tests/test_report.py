@@ -157,7 +157,7 @@ def test_photographs_are_shown_only_where_the_run_kept_them(run, page, tmp_path)
     assert "image/jpeg" not in page and "Cut from a scene" in page
     shutil.copytree(run, tmp_path / "run")
     picture = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
-    picture.save(tmp_path / "run" / "scenes" / "drive_0" / "image.png")
+    picture.save(tmp_path / "run" / "scenes" / safe_name("drive/0") / "image.png")
     shown = write_report(tmp_path / "run", tmp_path / "out").read_text()
     assert shown.count("data:image/jpeg") == 1 and "Cut from a scene" not in shown
 
@@ -186,7 +186,7 @@ def test_missing_run_and_damaged_picture(run, tmp_path):
     with pytest.raises(Missing, match=r"transfer\.json"):
         write_report(tmp_path, tmp_path / "out")
     shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run" / "scenes" / "drive_0" / "labels.png").write_bytes(b"no picture")
+    (tmp_path / "run" / "scenes" / safe_name("drive/0") / "labels.png").write_bytes(b"no picture")
     with pytest.raises(BadInput, match=r"labels\.png"):
         write_report(tmp_path / "run", tmp_path / "out")
 

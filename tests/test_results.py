@@ -172,15 +172,39 @@ def test_a_victim_says_whether_it_has_seen_the_split(trained_on: str | None, see
 
 def test_scenes_are_kept_as_index_maps(tmp_path: Path):
     maps = [torch.full((4, 6), value, dtype=torch.uint8) for value in (1, 2, 255)]
-    write_picture(tmp_path, Picture("day/1", "a/paper/s0", "net:x", *maps, Region(1, 2, 3, 4)))
-    scene = tmp_path / "scenes/day_1"
+    write_picture(tmp_path, Picture("day1", "a/paper/s0", "net-x", *maps, Region(1, 2, 3, 4)))
+    scene = tmp_path / "scenes/day1"
     found = {str(path.relative_to(scene)) for path in scene.rglob("*.*")}
-    assert found == {"labels.png", "net_x/clean.png", "net_x/a_paper_s0.png", "a_paper_s0.json"}
-    with Image.open(scene / "net_x/a_paper_s0.png") as picture:
+    assert found == {"labels.png", "net-x/clean.png", "net-x/a_paper_s0.png", "a_paper_s0.json"}
+    with Image.open(scene / "net-x/a_paper_s0.png") as picture:
         assert picture.mode == "L" and picture.getextrema() == (255, 255) and picture.size == (6, 4)
     assert json.loads((scene / "a_paper_s0.json").read_text()) == {"region": [1, 2, 3, 4]}
 
 
 def test_file_names_are_safe():
     assert safe_name("pidnet-s+bisenetv2/strong/s0") == "pidnet-s+bisenetv2_strong_s0"
-    assert "/" not in safe_name("../../etc/passwd")
+    assert safe_name("0001TP_006690") == "0001TP_006690"
+    assert safe_name("none") == "none"
+
+
+def test_names_stay_apart_and_inside_their_folder(tmp_path: Path):
+    names = [
+        "..",
+        ".",
+        "",
+        "../../etc/passwd",
+        "a/b",
+        "a_b",
+        "a b",
+        "a/p/s0",
+        "a_p_s0",
+        "a:p:s0",
+        "straße/ß",
+        "\udc80",
+    ]
+    names += ["x" * 300, "x" * 301, "日本語" * 90, "a/" * 200 + "s0"]
+    files = [safe_name(name) for name in names]
+    assert len(set(files)) == len(names)
+    for file in files:
+        assert Path(file).name == file and not file.startswith(".")
+        (tmp_path / f"training-{file}.safetensors").touch()

@@ -28,6 +28,7 @@ from segpatch.evaluation import Picture
 from segpatch.metrics import iou_per_class
 from segpatch.models.checkpoints import write_whole
 from segpatch.models.victim import Victim
+from segpatch.names import safe_name as safe_name
 from segpatch.runs import guarded, write_json
 from segpatch.transfer import Cell, TransferMatrix
 
@@ -267,11 +268,6 @@ def write_picture(directory: Path, picture: Picture) -> None:
         name = f"{safe_name(picture.patch)}.png"
         Image.fromarray(picture.patched.numpy()).save(folder / safe_name(picture.victim) / name)
     write_json(folder / f"{safe_name(picture.patch)}.json", {"region": list(picture.region)})
-
-
-def safe_name(name: str) -> str:
-    """A name as a file name: everything but letters, digits and -_.+ becomes an underscore."""
-    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in name)
 
 
 def _cell_record(cell: Cell, classes: Sequence[str]) -> CellRecord:
