@@ -54,7 +54,12 @@ class Patch:
     origin: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.pixels.ndim != 3 or self.pixels.shape[0] != 3 or not self.pixels.is_floating_point():
+        if (
+            self.pixels.ndim != 3
+            or self.pixels.shape[0] != 3
+            or not self.pixels.numel()
+            or not self.pixels.is_floating_point()
+        ):
             raise BadInput(f"a patch is a float tensor (3, h, w), got {tuple(self.pixels.shape)}")
         if not bool(torch.isfinite(self.pixels).all()) or not 0 <= self.pixels.min() <= self.pixels.max() <= 1:
             raise BadInput("patch pixels must be finite and lie in [0, 1]")
@@ -113,26 +118,50 @@ def load_patch(path: Path | str) -> Patch:
             if list(file.keys()) != ["pixels"]:
                 raise BadInput(f"{path} holds no patch but other tensors; give a patch.safetensors")
             pixels = file.get_tensor("pixels")
+            pixels = pixels.float() if pixels.is_floating_point() else pixels
             about = json.loads((file.metadata() or {}).get("segpatch", "{}"))
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        patch = _described(pixels, about, path)
+    except (
+        SafetensorError,
+        OSError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        if isinstance(error, BadInput):
+            raise
         raise BadInput(f"{path} is no whole patch file ({error}); train the patch again") from error
-    low, high = zip(*about.get("range", zip(*FULL_RANGE, strict=True)), strict=True)
-    patch = Patch(
+    if about.get("sha256", patch.sha256()) != patch.sha256():
+        raise BadInput(f"{path} is damaged: its pixels are not those that were saved; train the patch again")
+    return patch
+
+
+def _described(pixels: Tensor, about: dict[str, Any], path: Path) -> Patch:
+    """A patch as its file's metadata describe it; TypeError, ValueError where they make no sense."""
+    (r, R), (g, G), (b, B) = about.get("range", zip(*FULL_RANGE, strict=True))
+    low, high = (float(r), float(g), float(b)), (float(R), float(G), float(B))
+    origin, name = about.get("origin", {}), about.get("name", path.stem)
+    texts = (name, about.get("preset") or "", about.get("loss") or "", about.get("place", "centre"))
+    numbers = (about.get("steps", 0), about.get("seed") or 0)
+    if not isinstance(origin, dict) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("its name, preset, loss and place are text, and its origin a table")
+    if not all(isinstance(number, int) for number in numbers):
+        raise TypeError("its steps and seed are whole numbers")
+    return Patch(
         pixels,
-        name=about.get("name", path.stem),
+        name=name,
         kind=about.get("kind", "trained"),
         preset=about.get("preset"),
-        trained_on=tuple(about.get("trained_on", ())),
+        trained_on=tuple(map(str, about.get("trained_on", ()))),
         loss=about.get("loss"),
         steps=about.get("steps", 0),
         seed=about.get("seed"),
         place=about.get("place", "centre"),
-        range=(tuple(low), tuple(high)),
-        origin=about.get("origin", {}),
+        range=(low, high),
+        origin=origin,
     )
-    if about.get("sha256", patch.sha256()) != patch.sha256():
-        raise BadInput(f"{path} is damaged: its pixels are not those that were saved; train the patch again")
-    return patch
 
 
 def find_patches(directory: Path) -> list[tuple[Path, Patch]]:

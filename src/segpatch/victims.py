@@ -62,7 +62,7 @@ def read_victims(path: Path) -> dict[str, Named]:
         raise Missing(f"no victims file at {path}; write [victim.NAME] tables with network, checkpoint ..")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no TOML file ({error})") from error
     for key in content.keys() - {"victim"}:
         raise BadInput(f"{path}: {unknown_name('table', key, ['victim'])}")

@@ -64,11 +64,11 @@ class FilePair:
 
     def size(self) -> tuple[int, int]:
         """Height and width, from the headers alone; BadInput for what they show to be wrong in image or label."""
-        with _opened(self.image) as picture:
+        with opened(self.image) as picture:
             _refuse_deep(self.image, picture)
             size = picture.height, picture.width
         if self.label is not None:
-            with _opened(self.label) as picture:
+            with opened(self.label) as picture:
                 _refuse_unclear(self.label, picture)
                 self._same_size(size, (picture.height, picture.width))
         return size
@@ -108,7 +108,7 @@ def label_table(values: Iterable[int], ignored: Iterable[int] = ()) -> bytes:
 
 def read_image(path: Path) -> Pixels:
     """(H, W, 3) RGB. Grey, palette, CMYK and opaque alpha are converted; more than 8 bits is refused."""
-    with _opened(path) as picture:
+    with opened(path) as picture:
         _refuse_deep(path, picture)
         if picture.has_transparency_data:
             if picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
@@ -119,7 +119,7 @@ def read_image(path: Path) -> Pixels:
 
 def read_labels(path: Path, table: bytes) -> Pixels:
     """(H, W) class ids or IGNORE, from an 8-bit grey or a palette picture whose values are class ids."""
-    with _opened(path) as picture:
+    with opened(path) as picture:
         _refuse_unclear(path, picture)
         values = np.array(picture, dtype=np.uint8)
     labels = np.frombuffer(table, dtype=np.uint8)[values]
@@ -160,7 +160,7 @@ def describe(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """A picture whose header is read; what is wrong with it, or goes wrong inside, is a SegpatchError."""
     try:
         with Image.open(path) as picture:

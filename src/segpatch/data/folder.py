@@ -76,7 +76,15 @@ def read_classes(folder: Path) -> tuple[ClassSet, bytes]:
                 return read(file)
             except BadInput:
                 raise
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (
+                OSError,
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+                RecursionError,
+            ) as error:
                 raise BadInput(f"{file} cannot be used ({error!r}); expected {_FORMS}") from error
     raise Missing(f"{folder}: expected classes.json or classes.txt; found {describe(folder)}; write {_FORMS}")
 

@@ -140,10 +140,17 @@ def file_sha256(path: Path) -> str:
 def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         facts = json.loads(metadata.get("segpatch", "{}"))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not a whole safetensors file ({error})") from error
     if not isinstance(facts, dict):
         raise BadInput(f"{path} is not a whole safetensors file (its metadata is no table)")
+    for key in ("network", "layout"):
+        if not isinstance(facts.get(key, ""), str):
+            raise BadInput(f"{path} is not a whole safetensors file (its {key} is no text)")
+    for key in ("mean", "std"):
+        given = facts.get(key, [0.0] * 3)
+        if not isinstance(given, list) or len(given) != 3 or not all(isinstance(v, int | float) for v in given):
+            raise BadInput(f"{path} is not a whole safetensors file (its {key} is not three numbers)")
     return facts
 
 

@@ -157,7 +157,7 @@ def _facts(path: Path, session: Any) -> dict[str, Any]:
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     try:
         facts = json.loads(text) if text else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: its record of segpatch is damaged ({error}); export it again") from error
     return facts if isinstance(facts, dict) else {}
 

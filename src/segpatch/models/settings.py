@@ -55,5 +55,5 @@ def class_set(facts: Mapping[str, Any], source: object) -> ClassSet:
     """The class set of such a record; BadInput naming the source where it is damaged."""
     try:
         return ClassSet(facts["name"], tuple(facts["names"]), tuple(tuple(c) for c in facts["colours"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{source} names its classes in a damaged record ({error!r})") from error
