@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from segpatch.errors import Missing
+from segpatch.errors import BadInput, Missing
 from segpatch.results import TransferResult, read_transfer
 from segpatch.runs import read_json
 
@@ -39,6 +39,11 @@ def read_study(directory: Path) -> Study:
     if not path.is_file():
         raise Missing(f"no study.json in {directory}; give a finished `segpatch study paper` run")
     record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("cells"), dict) or "matrices" not in record:
+        raise BadInput(f"{path} is damaged (no table of matrices and cells); run the study again")
+    for name in record["matrices"]:
+        if not (directory / name).resolve().is_relative_to(directory.resolve()):
+            raise BadInput(f"{path} is damaged (its part {name!r} lies outside the run); run the study again")
     return Study(directory, record, {name: read_transfer(directory / name) for name in record["matrices"]})
 
 
