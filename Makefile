@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
 export SEGPATCH_CAMVID ?= $(abspath ../shared/data/camvid)
 
-.PHONY: demo test test-long lint format clean
+.PHONY: demo test test-long lint format docs clean
 
 # The stamp is newer than what it was made from, so that a changed dependency installs again.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -31,6 +31,9 @@ test-long: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -1,7 +1,5 @@
-import errno
 import hashlib
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from segpatch.models.checkpoints import (
     fill,
     read_checkpoint,
     write_network,
-    write_whole,
 )
 from segpatch.models.layouts.layout import Layout
 from segpatch.models.networks import MODELS, NetworkSpec
@@ -233,30 +230,3 @@ def test_metadata_is_plain_json(tmp_path):
     write_network(tmp_path / "n.safetensors", network(), {"seed": 1})
     with safe_open(tmp_path / "n.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["segpatch"]) == {"seed": 1}
-
-
-def test_writing_replaces_the_old_file_and_leaves_no_other(tmp_path):
-    for content in (b"old and longer", b"new"):
-        write_whole(tmp_path / "f", content)
-    assert (tmp_path / "f").read_bytes() == b"new"
-    assert [path.name for path in tmp_path.iterdir()] == ["f"]
-
-
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    write_whole(tmp_path / "f", b"old")
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BadInput, match=r"cannot write .*f: No space left on device; nothing was changed"):
-        write_whole(tmp_path / "f", b"new")
-    assert (tmp_path / "f").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["f"]
-
-
-def test_a_place_that_cannot_be_written_is_said(tmp_path):
-    (tmp_path / "file").touch()
-    for place in (tmp_path / "absent" / "f", tmp_path / "file" / "f"):
-        with pytest.raises(BadInput, match="cannot write"):
-            write_whole(place, b"new")

@@ -7,12 +7,16 @@ import torch
 
 from segpatch.attack_config import AttackConfig
 from segpatch.attack_step import Step
-from segpatch.checks import check_matrix, check_training, has_seen
+from segpatch.checks import check_matrix, check_training, comparable, grew_weaker, has_seen
+from segpatch.data.classes import ClassMap
 from segpatch.evaluation import Scores
 from segpatch.models.victim import Provenance
 from segpatch.patch import FULL_RANGE, Patch, random_patch
+from segpatch.results import TransferResult
+from segpatch.studies.matrix import run_matrix
+from segpatch.studies.planned import MatrixPlan
 from segpatch.transfer import Cell, OverRandom, TransferMatrix, transfer_matrix
-from tiny import conv_victim, in_batches, pictures
+from tiny import CLASSES, conv_victim, in_batches, learnable_dataset, pictures
 
 CONFIG = AttackConfig(preset="paper")
 
@@ -132,6 +136,7 @@ def test_no_better_than_its_random_control(low: float, white_box: bool, warned: 
         ({"clean_miou": 1.0, "clean_on": "tiny val"}, None),
         ({"clean_miou": 1.01, "clean_on": "tiny val"}, None),
         ({"clean_miou": 1.03, "clean_on": "tiny val"}, "clean mIoU is 1.000 on tiny val, 1.030 is recorded"),
+        ({"clean_miou": 0.97, "clean_on": "tiny val"}, "image size and inference (here of whole images)"),
         ({"clean_miou": 1.03, "clean_on": "tiny test"}, None),
         ({"trained_on": "tiny train"}, None),
         ({"trained_on": "tiny val"}, "conv was trained on tiny val"),
@@ -151,3 +156,190 @@ def test_victims_are_held_to_their_record(facts: dict, words: str | None):
 )
 def test_whether_a_split_was_seen(trained_on: str | None, seen: bool):
     assert has_seen(trained_on, "tiny val") is seen
+
+
+@pytest.mark.parametrize(
+    ("correct", "weaker"),
+    [
+        (GOOD, False),
+        ([0.9] * 50 + [0.5] * 100 + [0.6] * 50, True),
+        ([0.9] * 50 + [0.5] * 100 + [0.515] * 50, False),  # too little
+        ([0.5, 0.9] * 100, False),  # images differ, nothing rises
+        ([0.9] * 10 + [0.5, 0.9] * 5 + [0.55, 0.9] * 40, False),  # within the noise
+        ([0.9, 0.5, 0.9], False),  # too few
+    ],
+)
+def test_more_steps_that_weaken_the_patch(correct: list[float], weaker: bool):
+    assert grew_weaker(correct) is weaker
+    said = [text for text in check_training("p", training(correct), CONFIG) if "more steps made it weaker" in text]
+    assert len(said) == weaker
+    best = replace(CONFIG, select="best", held_out=1)
+    assert not any("more steps made" in text for text in check_training("p", training(correct), best))
+
+
+def rows(*counts: list[list[int]]) -> torch.Tensor:
+    return torch.tensor(counts, dtype=torch.int32)
+
+
+def scored(drop: int, under: int = 5) -> Scores:
+    """Ten pixels of two classes outside the patch, `drop` of each wrong under attack; `under` right ones in it."""
+    outside, patched = rows([[5, 0], [0, 5]]), rows([[5 - drop, drop], [drop, 5 - drop]])
+    return Scores(("a",), rows([[5 + under, 0], [0, 5]]), outside, patched)
+
+
+def table(*cells: Cell, patches: tuple[Patch, ...], victims: tuple[str, ...] = ("conv",)) -> TransferMatrix:
+    clean = tuple(replace(CLEAN, victim=name) for name in victims)
+    return TransferMatrix(victims, ("a", "b"), patches, (*clean, *cells), (), "centre", 1, 0.01)
+
+
+def trained(name: str, *, on: tuple[str, ...] = ("conv",), **more) -> Patch:
+    return Patch(torch.zeros(3, 2, 2), name=name, preset="paper", trained_on=on, loss="correct-pixel", **more)
+
+
+def cell(patch: Patch, scores: Scores, ci95: tuple[float, float] = (0.1, 0.2), victim: str = "conv") -> Cell:
+    return Cell(patch.name, victim, victim in patch.trained_on, scores, ci95)
+
+
+def warned(matrix: TransferMatrix, victims=None) -> list[str]:
+    return check_matrix(matrix, victims or [conv_victim(name=name) for name in matrix.victims], "tiny val")
+
+
+def test_silence_on_a_sound_matrix():
+    patch, grey = trained("own"), Patch(torch.zeros(3, 2, 2), name="grey", kind="grey")
+    assert warned(table(cell(patch, scored(2)), cell(grey, scored(1)), patches=(patch, grey))) == []
+
+
+def test_a_control_as_strong_as_the_patch():
+    patch, grey = trained("own"), Patch(torch.zeros(3, 2, 2), name="grey", kind="grey")
+    (warning,) = warned(table(cell(patch, scored(2)), cell(grey, scored(2)), patches=(patch, grey)))
+    assert warning.startswith("own on conv: the control grey costs as much")
+
+
+@pytest.mark.parametrize(
+    ("drop", "verdict", "count"), [(2, "transfers", 0), (1, "transfers", 1), (1, "undecided", 0)]
+)
+def test_a_transfer_that_a_grey_square_brings_about_as_well(drop: int, verdict: str, count: int):
+    patch, grey = trained("far", on=("another",)), Patch(torch.zeros(3, 2, 2), name="grey", kind="grey")
+    over = OverRandom(0.1, (0.05, 0.2), 0.01, verdict)
+    far = replace(cell(patch, scored(drop)), over_random=over)
+    found = warned(table(far, cell(grey, scored(1)), patches=(patch, grey)))
+    assert len(found) == count
+    assert not found or "transfers by the random control, but the control grey costs" in found[0]
+
+
+def test_a_patch_scored_under_itself():
+    patch = trained("own")
+    (warning,) = warned(table(cell(patch, scored(2, under=0)), patches=(patch,)))
+    assert warning.startswith("own: no labelled pixel lies under it")
+    with_more = replace(scored(2), patched=rows([[9, 0], [2, 3]]))
+    (warning,) = warned(table(cell(patch, with_more), patches=(patch,)))
+    assert warning.startswith("own: scored on other pixels with the patch than without it")
+
+
+def test_labels_that_are_not_covered_are_noticed(monkeypatch: pytest.MonkeyPatch):
+    patch = Patch(torch.zeros(3, 4, 4), name="own", trained_on=("conv",))
+    for fault in (False, True):
+        if fault:
+            monkeypatch.setattr("segpatch.evaluation.cover", lambda labels, region: labels)
+        matrix = transfer_matrix([conv_victim()], in_batches(pictures(), 5), [patch])
+        assert any("scored on other pixels" in text for text in warned(matrix)) is fault
+
+
+def test_an_absent_class_is_named():
+    patch = trained("own")
+    whole = rows([[10, 2], [0, 0]])
+    scores = Scores(("a",), whole, rows([[5, 0], [0, 0]]), rows([[3, 2], [0, 0]]))
+    clean = replace(CLEAN, scores=Scores(("a",), whole, whole, whole))
+    matrix = replace(table(cell(patch, scores), patches=(patch,)), cells=(clean, cell(patch, scores)))
+    (warning,) = warned(matrix)
+    assert warning.startswith("b: no labelled pixel on tiny val") and "the mean of 1 of 2 classes" in warning
+
+
+@pytest.mark.parametrize(("low", "words"), [(0.21, "weaker than other, which never saw it"), (0.19, None)])
+def test_a_black_box_patch_that_beats_the_white_box_one(low: float, words: str | None):
+    own, other = trained("own"), trained("other", on=("b",))
+    cells = [cell(own, scored(1)), cell(other, scored(2), (low, 0.4))]
+    cells += [cell(own, scored(1), victim="b"), cell(other, scored(2), victim="b")]
+    warnings = warned(table(*cells, patches=(own, other), victims=("conv", "b")))
+    assert len(warnings) == (words is not None)
+    assert words is None or words in warnings[0]
+
+
+@pytest.mark.parametrize(("steps", "seed", "count"), [(200, 0, 1), (100, 0, 0), (200, 1, 0)])
+def test_more_steps_and_a_weaker_patch(steps: int, seed: int, count: int):
+    short, longer = trained("short", steps=100, seed=0), trained("long", steps=steps, seed=seed)
+    cells = cell(short, scored(2), (0.3, 0.4)), cell(longer, scored(1), (0.1, 0.2))
+    warnings = warned(table(*cells, patches=(short, longer)))
+    assert len(warnings) == count
+    assert all(text.startswith("long on conv: weaker after 200 steps than short after 100") for text in warnings)
+
+
+def test_patches_of_other_data_or_precision_and_mixed_maps_are_named():
+    def made(name: str, fingerprint: str, precision: str) -> Patch:
+        data = {"spec": "folder:x", "split": "train", "fingerprint": fingerprint}
+        return trained(name, origin={"data": data, "config": {"precision": precision}})
+
+    one, other = made("one", "aa", "fp32"), made("other", "bb", "bf16")
+    cells = cell(one, scored(1)), cell(other, scored(1))
+    alike = made("other", "aa", "fp32")
+    assert warned(table(*cells, patches=(one, alike))) == []
+    warnings = warned(table(*cells, patches=(one, other)))
+    assert [text.split(":")[0] for text in warnings] == [
+        "the patches were trained on 2 versions of folder",
+        "the patches were trained in bf16 and fp32",
+    ]
+    victims = [conv_victim(name="conv"), conv_victim(name="b")]
+    maps = [ClassMap(name, CLASSES, CLASSES, (0, 1, 2)) for name in ("m", "n")]
+    mapped = [replace(victim, class_map=each) for victim, each in zip(victims, maps, strict=True)]
+    both = (*cells, *(replace(each, victim="b") for each in cells))
+    (warning,) = warned(table(*both, patches=(one, alike), victims=("conv", "b")), mapped)
+    assert warning.startswith("the networks' classes are merged by m and n")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> TransferResult:
+    out = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+        plan = MatrixPlan(
+            overrides={"steps": 1, "batch_size": 1, "patch_size": (4, 4), "crop": (10, 10)}, pictures=0
+        )
+        return run_matrix([conv_victim()], learnable_dataset(out / "data"), plan, out / "run")
+
+
+def test_results_that_may_stand_side_by_side(result: TransferResult):
+    assert comparable(result, result) == []
+    retrained = [p.model_copy(update={"sha256": "f"}) if p.kind == "trained" else p for p in result.patches]
+    assert comparable(result, result.model_copy(update={"patches": retrained})) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "change", "words"),
+    [
+        (None, {"precision": "bf16"}, "precision differ: fp32 and bf16"),
+        (None, {"place": "drawn"}, "place differ"),
+        (None, {"classes": ["a", "b", "c"]}, "classes differ"),
+        ("dataset", {"fingerprint": "f"}, "data set's fingerprint differ"),
+        ("dataset", {"class_map": "m"}, "data set's class_map differ: None and m"),
+        ("dataset", {"names": ["val1"]}, "data set's names differ: 4 of them, val0 first and ['val1']"),
+        ("victims", {"checkpoint_sha256": "f"}, "weights of conv differ"),
+        ("victims", {"preprocessing": {}}, "preprocessing of conv differ"),
+        ("patches", {"sha256": "f"}, "control grey differ"),
+        ("victims", {"name": "other"}, "no network is in both"),
+    ],
+)
+def test_results_that_may_not(result: TransferResult, where: str | None, change: dict, words: str):
+    if where in ("victims", "patches"):
+        at = 0 if where == "victims" else 1
+        records = list(getattr(result, where))
+        records[at] = records[at].model_copy(update=change)
+        change = {where: records}
+    elif where:
+        change = {where: getattr(result, where).model_copy(update=change)}
+    (reason,) = comparable(result, result.model_copy(update=change))
+    assert words in reason
+
+
+def test_what_the_checks_say_lands_in_the_result(result: TransferResult):
+    assert any(text.startswith("conv/paper/s0: only ") for text in result.warnings)  # a random network
+    assert len(result.warnings) == len(set(result.warnings))

@@ -85,3 +85,12 @@ def test_class_sets_are_whole_and_unambiguous():
         ClassSet("x", ("road", "road"), ((0, 0, 0),) * 2)
     with pytest.raises(BadInput, match="one colour for each class"):
         ClassSet("x", ("road",), ())
+
+
+def test_a_set_of_names_is_the_known_one_where_it_can_be():
+    assert ClassSet.of(CITYSCAPES.names) is CITYSCAPES and ClassSet.of(list(CAMVID.names)) is CAMVID
+    own = ClassSet.of(["road", "car", "sky"], "three")
+    assert (own.name, own.names, len(set(own.colours))) == ("three", ("road", "car", "sky"), 3)
+    assert ClassSet.of(CITYSCAPES.names[::-1]).names == CITYSCAPES.names[::-1]
+    with pytest.raises(BadInput, match="twice"):
+        ClassSet.of(["road", "road"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -141,6 +142,12 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     )
     assert call("report", tmp_path / "s", "--out", tmp_path / "again").code == 0
     assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "s/report/index.html").read_bytes()
+    two = ("report", tmp_path / "s", tmp_path / "s", "--out", tmp_path / "two")
+    assert call(*two, "--fail-on-drop", "0").code == 0, "a study does not lose more than itself"
+    assert (tmp_path / "two/comparison.csv").is_file()
+    stopped = call("report", tmp_path / "s", "--out", tmp_path / "gate", "--fail-on-drop", "-1")
+    assert stopped.code == 1 and stopped.err.count("\n") == 1 and "surely lose more than -1 mIoU" in stopped.err
+    assert "report takes one run, or two" in call(*two, tmp_path / "s").err
 
 
 @pytest.mark.parametrize(
@@ -221,9 +228,49 @@ def test_models_and_patches_as_things(call: Call, place: Path, tmp_path: Path, a
     assert call("models", "--published").out.splitlines()[0].startswith("checkpoint ")
     call(*attack, "--out", tmp_path / "a")
     assert "segformer-b0/paper/s0" in call("patch", "list", tmp_path).out
-    shown = json.loads(call("patch", "show", tmp_path / "a").out)
+    shown = json.loads(call("patch", "show", tmp_path / "a", "--json").out)
     assert shown["origin"]["config"]["steps"] == 2
     assert call("patch", "list", place).code == 1
+
+
+def test_a_patch_in_and_out_of_a_picture(call: Call, tmp_path: Path, attack: list[str], given: list[str]):
+    call(*attack, "--out", tmp_path / "a")
+    done = call("patch", "export", tmp_path / "a", "--out", tmp_path / "p.png")
+    assert done.code == 0 and "segformer-b0/paper/s0 in 8 bits, which change a value by 0." in done.out
+    again = ["patch", "export", tmp_path / "a", "--out", tmp_path / "p.png"]
+    assert call(*again).code == 1 and call(*again, "--overwrite").code == 0
+    assert call("patch", "export", tmp_path / "a", "--out", tmp_path / "p.jpg").code == 1
+    measured = call(
+        "evaluate", *given, "--patch", tmp_path / "p.png", "--out", tmp_path / "e", "--json", "--quiet"
+    )
+    (cell,) = [c for c in json.loads(measured.out)["cells"] if c["patch"] == "png/segformer-b0/paper/s0"]
+    assert cell["white_box"]
+    (entry,) = [e for e in json.loads(call("patch", "list", tmp_path, "--json").out)["patches"]
+                if e["name"].startswith("png/")]  # fmt: skip
+    assert entry["file"] == "p.png" and entry["measured"][0]["drop"] == cell["miou_drop"]
+    low, high = cell["ci95"]
+    line = f"{cell['miou_drop']:.3f} [{low:.3f}, {high:.3f}]".replace("-0.000", "0.000")
+    assert line in call("patch", "list", tmp_path, "--sort", "drop").out
+    done = call("patch", "show", tmp_path / "a", *given, "--images", 2)
+    assert done.code == 0 and f"of the PNG    {line}; it lacks " in done.out and "on 2 images" in done.out
+    assert call("patch", "list", tmp_path, "--sort", "size").code == 1
+    assert call("patch", "show", tmp_path / "a", "--data", "streets").code == 2
+
+
+def test_a_table_fits_a_terminal_and_prints_no_control_codes(monkeypatch: pytest.MonkeyPatch):
+    from segpatch.cli.tables import print_table
+
+    rows = [["a\x1b[31m", "one\ntwo"], ["x" * 100, ""]]
+    for terminal in (False, True):
+        out = io.StringIO()
+        monkeypatch.setattr(out, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setenv("TERM", "dumb")  # 80 columns, no bold
+        print_table(["patch", "drop"], rows)
+        text = out.getvalue()
+        assert "a?[31m" in text and "\x1b" not in text and text.count("x") == 100
+        assert ("one; two" in text) == (not terminal)
+        assert max(map(len, text.splitlines())) <= (80 if terminal else 120)
 
 
 def test_victims_from_a_file(call: Call, place: Path, tmp_path: Path):
@@ -348,3 +395,11 @@ def test_help_lists_every_command_without_torch():
     assert (done.returncode, done.stderr.strip()) == (0, "False")
     listed = [line.strip("│ ").split(" ")[0] for line in done.stdout.splitlines()]
     assert set(COMMANDS) <= set(listed)
+
+
+def test_a_run_gone_on_with_records_the_command_that_began_it(monkeypatch: pytest.MonkeyPatch):
+    from segpatch.cli.measure import typed_command
+
+    for more in ([], ["--resume"], ["--overwrite"]):
+        monkeypatch.setattr(sys, "argv", ["/bin/segpatch", "transfer", "--out", "a b", *more, "--json"])
+        assert typed_command() == "segpatch transfer --out 'a b' --json"

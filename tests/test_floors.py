@@ -25,7 +25,7 @@ FLOORS = [
         "conditions",
         "defences",
     ],
-    ["patch", "models", "data"],
+    ["writing", "patch", "models", "data", "loaders"],
     [
         "attack",
         "attack_config",
@@ -39,10 +39,12 @@ FLOORS = [
         "heap",
         "latency",
         "checks",
+        "probes",
         "memory",
+        "notebook",
         "processes",
     ],
-    ["runs", "results", "names", "plots", "report", "victims", "published"],
+    ["runs", "results", "names", "plots", "report", "victims", "published", "patches"],
     ["studies"],
     ["cli", "__main__"],
 ]

@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import replace
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from segpatch.errors import BadInput, Missing
@@ -12,15 +14,17 @@ from segpatch.patch import (
     FULL_RANGE,
     RELEASED_RANGE,
     Patch,
+    as_png,
     as_uint8,
-    find_patches,
     grey_patch,
     load_patch,
     natural_patch,
     random_patch,
     random_pixels,
     range_name,
+    rounded,
     save_patch,
+    says_patch,
 )
 
 PATCH = Patch(
@@ -148,18 +152,41 @@ def test_an_unknown_kind_is_refused():
         Patch(PATCH.pixels, kind="blue")
 
 
-def test_find_patches_passes_over_networks_and_temporary_files(file):
-    deeper = file.parent / "cells" / "a"
-    deeper.mkdir(parents=True)
-    save_patch(grey_patch((2, 2)), deeper / "patch.safetensors")
-    save_file({"conv.weight": torch.zeros(2)}, file.parent / "network.safetensors")
-    (file.parent / ".patch.safetensors.123").write_bytes(b"half")
-    found = find_patches(file.parent)
-    assert [path.relative_to(file.parent).as_posix() for path, _ in found] == [
-        "cells/a/patch.safetensors",
-        "patch.safetensors",
-    ]
-    assert [patch.name for _, patch in found] == ["grey", PATCH.name]
+def test_a_png_is_the_patch_in_8_bits_and_says_what_it_is(file):
+    loaded = load_patch(file.with_suffix(".png"))
+    assert torch.equal(loaded.pixels, torch.from_numpy(as_uint8(PATCH.pixels)).permute(2, 0, 1) / 255)
+    assert loaded.pixels.dtype == torch.float32 and (loaded.pixels - PATCH.pixels).abs().max() <= 0.5 / 255 + 1e-6
+    known = {**PATCH.facts(), "name": f"png/{PATCH.name}", "sha256": loaded.sha256()}
+    assert loaded.facts() == known and loaded.sha256() != PATCH.sha256()
+    again = rounded(loaded)
+    assert torch.equal(again.pixels, loaded.pixels) and again.name == loaded.name
+    assert as_png(loaded) == as_png(loaded) and says_patch(file.with_suffix(".png"))
+
+
+def test_any_picture_is_a_patch_named_after_its_file(tmp_path):
+    Image.new("RGB", (5, 4), (255, 0, 51)).save(tmp_path / "mine.png")
+    patch = load_patch(tmp_path / "mine.png")
+    assert (patch.name, patch.size, patch.trained_on) == ("png/mine", (4, 5), ())
+    assert patch.pixels[:, 0, 0].tolist() == pytest.approx([1, 0, 0.2])
+    assert not says_patch(tmp_path / "mine.png") and not says_patch(tmp_path / "absent.png")
+
+
+def test_a_picture_that_is_no_patch_is_refused(tmp_path):
+    Image.new("I;16", (5, 4)).save(tmp_path / "deep.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for name, said in (("cut", "{"), ("list", "[1]"), ("number", "1")):
+        text = PngInfo()
+        text.add_text("segpatch", said)
+        Image.new("RGB", (5, 4)).save(tmp_path / f"{name}.png", pnginfo=text)
+    damaged = dict.fromkeys(("cut", "list", "number"), "damaged record")
+    for name, words in {"deep": "more than 8 bits", "text": "cannot be read", **damaged}.items():
+        with pytest.raises(BadInput, match=words):
+            load_patch(tmp_path / f"{name}.png")
+    assert not says_patch(tmp_path / "text.png")
+
+
+def test_a_notebook_shows_the_picture():
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(PATCH._repr_png_()))), as_uint8(PATCH.pixels))
 
 
 def test_the_grey_control():

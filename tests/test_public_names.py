@@ -9,8 +9,9 @@ from pathlib import Path
 import segpatch
 
 PUBLIC = {
-    "AttackConfig", "LOSSES", "MODELS", "PRESETS", "Patch", "Scores", "TransferMatrix", "Victim", "evaluate",
-    "load_network", "load_patch", "load_victim", "open_data", "train_patch", "transfer_matrix",
+    "AttackConfig", "LOSSES", "MODELS", "MatrixPlan", "PRESETS", "Patch", "Scores", "TransferMatrix", "Victim",
+    "evaluate", "load_network", "load_patch", "load_victim", "open_data", "run_matrix", "train_patch",
+    "transfer_matrix",
 }  # fmt: skip
 
 

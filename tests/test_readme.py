@@ -14,11 +14,12 @@ import typer
 from segpatch.cli import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
+TUTORIAL = (Path(__file__).parents[1] / "docs/tutorial.md").read_text()
 
 
 def commands() -> list[list[str]]:
-    """The words of each `$ segpatch ...` line of the README."""
-    lines = re.findall(r"^\s*\$ segpatch (.+?)(?<!\\)$", README, re.MULTILINE | re.DOTALL)
+    """The words of each `$ segpatch ...` line of the README and the tutorial."""
+    lines = re.findall(r"^\s*\$ segpatch (.+?)(?<!\\)$", README + TUTORIAL, re.MULTILINE | re.DOTALL)
     return [shlex.split(line.replace("\\\n", " ")) for line in lines]
 
 

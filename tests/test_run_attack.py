@@ -15,6 +15,7 @@ from segpatch.processes import Processes
 from segpatch.runs import read_json, read_steps
 from segpatch.studies.attack import read_snapshots, run_attack, training_warnings
 from segpatch.studies.progress import Progress, silent
+from segpatch.writing import guarded
 from side_by_side import side_by_side
 from tiny import TINY, conv_victim, learnable_dataset
 
@@ -150,17 +151,15 @@ def learnable_again(tmp_path: Path):
     return open_data(f"folder:{tmp_path / 'data'}")
 
 
+def no_space(path: Path, pixels) -> None:
+    with guarded(path):
+        raise OSError(28, "No space left on device")
+
+
 def test_no_space_left_for_the_patch_leaves_a_run_to_resume(images: SplitImages, tmp_path: Path, monkeypatch):
     whole = attack(images, tmp_path / "whole")
-    real = Path.replace
-
-    def replace_or_fail(path: Path, target: Path) -> Path:
-        if target.suffix == ".png":
-            raise OSError(28, "No space left on device")
-        return real(path, target)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", replace_or_fail)
+        patched.setattr("segpatch.patch.write_whole", no_space)
         with pytest.raises(SegpatchError, match="No space left on device"):
             attack(images, tmp_path / "run")
     left = {path.name for path in (tmp_path / "run").iterdir()}

@@ -170,3 +170,38 @@ def test_init_of_another_network_is_refused_and_leaves_nothing(splits, tmp_path:
     with pytest.raises(BadInput, match="unknown network 'tni'; did you mean 'tiny'"):
         run_fit("tni", *splits, CONFIG, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_are_the_networks_of_the_validations(splits, tmp_path: Path):
+    score = fit(splits, tmp_path / "run", checkpoints=True)
+    found = sorted((tmp_path / "run/checkpoints").iterdir())
+    assert [path.name for path in found] == ["000002.safetensors", "000004.safetensors", "000006.safetensors"]
+    rows = {row["step"]: row["miou"] for row in read_steps(tmp_path / "run")}
+    victims = [load_victim(f"tiny={path}") for path in found]
+    assert [victim.provenance.clean_miou for victim in victims] == [rows[2], rows[4], rows[6]]
+    assert [measure_miou(victim, splits[1]) for victim in victims] == pytest.approx([rows[2], rows[4], rows[6]])
+    assert max(rows[2], rows[4], rows[6]) == score
+
+
+def test_without_being_asked_no_checkpoint_is_kept(splits, tmp_path: Path):
+    fit(splits, tmp_path / "run")
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_single_crop_that_a_batch_norm_cannot_learn_from_is_one_line(splits, tmp_path: Path, monkeypatch):
+    class Pooled(TinyWithHead):
+        """Ends in features of one value per channel, as pooled branches do."""
+
+        def __init__(self, classes: int, auxiliary: bool = True) -> None:
+            super().__init__(classes, auxiliary)
+            self.norm = nn.BatchNorm2d(3)
+
+        def all_outputs(self, x):
+            self.norm(x.mean((2, 3), keepdim=True))
+            return super().all_outputs(x)
+
+    own = Layout(source="own", build=Pooled, classifier="last.weight", auxiliary=("aux.",))
+    monkeypatch.setitem(MODELS, "tiny", NetworkSpec("cnn", (own,)))
+    with pytest.raises(BadInput, match="cannot learn from a single crop; give --batch-size 2 or more"):
+        fit(splits, tmp_path / "run", replace(CONFIG, batch_size=1))
+    assert fit(splits, tmp_path / "two", replace(CONFIG, steps=1)) >= 0

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from segpatch.data import Dataset, open_data
+from segpatch.data import CAMVID, CITYSCAPES, Dataset, open_data
 from segpatch.errors import BadInput, Missing
+from segpatch.models.victim import Victim
 from segpatch.patch import FULL_RANGE, Patch, grey_patch, load_patch, random_patch, save_patch
 from segpatch.results import TransferResult, read_scores, read_transfer
 from segpatch.studies.attack import run_attack
 from segpatch.studies.matrix import control_patches, measured_indices, run_matrix
 from segpatch.studies.planned import MatrixPlan, planned_patches
 from segpatch.studies.progress import Progress
-from tiny import TINY, conv_victim, learnable_dataset, pictures
+from tiny import TINY, conv_victim, learnable_dataset, pictures, write_learnable
 
 SHORT = {"steps": 2, "batch_size": 2, "patch_size": (4, 4), "crop": (10, 10)}
 VICTIMS = [conv_victim(0, name="a"), conv_victim(1, name="b")]
@@ -182,3 +184,42 @@ def test_a_patch_file_that_was_copied_still_measures(dataset: Dataset, tmp_path:
     save_patch(Patch(torch.ones(3, 4, 4), name="white"), tmp_path / "p.safetensors")
     result = matrix(dataset, tmp_path / "run", {"presets": ()}, given=[load_patch(tmp_path / "p.safetensors")])
     assert result.patches[-1].name == "white" and not result.cell("white", "a").white_box
+
+
+def test_victims_of_other_classes_are_mapped_or_refused(tmp_path: Path):
+    names = "\n".join(CAMVID.names)
+    camvid = open_data(write_learnable(tmp_path / "data", classes=names))
+    network = torch.nn.Conv2d(3, 19, 1)
+    plan = MatrixPlan(presets=(), pictures=0)
+    given = [grey_patch((4, 4))]
+    cityscapes = Victim.of(network, CITYSCAPES, name="nineteen")
+    result = run_matrix([cityscapes], camvid, plan, str(tmp_path / "run"), given=[replace(given[0], name="mine")])
+    assert (result.dataset.class_map, result.victims[0].checkpoint_sha256) == (
+        "cityscapes -> camvid", cityscapes.provenance.sha256
+    )  # fmt: skip
+    with pytest.raises(BadInput, match="no class map"):
+        run_matrix([conv_victim(0)], camvid, plan, tmp_path / "other", given=given)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_network_left_in_training_is_named_in_the_result_and_on_the_page(dataset: Dataset, tmp_path: Path):
+    from segpatch.report import write_report
+
+    class Training(torch.nn.Module):
+        """Uses the statistics of the batch whatever its mode, and keeps those it has seen."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = torch.nn.Conv2d(3, 3, 3, padding=1)
+            self.norm = torch.nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.norm.train()(x))
+
+    victim = replace(conv_victim(name="a"), module=Training())
+    result = run_matrix([victim], dataset, MatrixPlan(overrides=SHORT), tmp_path / "run")
+    found = [text for text in result.warnings if text.startswith("a: predicting changes its norm.running_mean")]
+    assert len(found) == 1  # the training and the measurement say the same
+    assert read_transfer(tmp_path / "run").warnings == result.warnings
+    page = write_report(tmp_path / "run", tmp_path / "page").read_text()
+    assert "Before you read the numbers" in page and found[0] in page

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from segpatch import runs
+from disk import Disk
+from segpatch import runs, writing
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.runs import LOCK, Run, environment, open_run, read_json, read_steps, write_json
 
@@ -77,6 +78,47 @@ def test_overwrite_removes_what_was_there(tmp_path: Path):
     assert read_json(again.directory / "config.json") == {"command": "fit"}
 
 
+@pytest.mark.parametrize("done", range(5))
+def test_overwriting_that_is_killed_leaves_no_result_beside_another_config(tmp_path: Path, monkeypatch, done: int):
+    class Killed(BaseException):
+        pass
+
+    removed: list[str] = []
+
+    def remove(path: Path) -> None:
+        if len(removed) == done:
+            raise Killed
+        removed.append(path.name)
+        writing.remove(path)
+
+    with open_run(tmp_path / "run", CONFIG, RESULT) as run:
+        run.append_step({"step": 1})
+        for name in (RESULT, "aaa"):
+            (run.directory / name).write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "remove", remove)
+        with pytest.raises(Killed):
+            open_run(tmp_path / "run", {"command": "fit"}, RESULT, overwrite=True)
+    assert removed[:1] == [RESULT][:done] and "config.json" not in removed[:4]
+    assert (tmp_path / "run/config.json").is_file()  # until the very last
+    with pytest.raises(BadInput, match="another"):
+        open_run(tmp_path / "run", {"command": "fit"}, RESULT, resume=True)
+    with open_run(tmp_path / "run", {"command": "fit"}, RESULT, overwrite=True) as run:
+        assert sorted(p.name for p in run.directory.iterdir()) == ["config.json", "environment.json", LOCK]
+
+
+def test_what_was_left_beside_a_result_is_removed(tmp_path: Path):
+    with open_run(tmp_path / "run", CONFIG, RESULT) as run:
+        (run.directory / RESULT).write_text("done")
+        left = [run.directory / name for name in ("state.safetensors", ".1-0a.unfinished")]
+        for path in left:
+            path.touch()
+        with open_run(tmp_path / "run", CONFIG, RESULT, resume=True):
+            assert all(path.exists() for path in left)  # the process that made them is still at it
+    assert open_run(tmp_path / "run", CONFIG, RESULT, resume=True).finished
+    assert not any(path.exists() for path in left)
+
+
 def test_the_result_makes_a_run_finished(tmp_path: Path):
     with open_run(tmp_path / "run", CONFIG, RESULT) as run:
         run.save_state(1, {}, {})
@@ -132,35 +174,10 @@ def test_the_state_is_due_after_steps_and_seconds(tmp_path: Path, monkeypatch: p
     assert not run.state_is_due(100)
 
 
-class FullDisk:
-    """Stands in for Path.open: the first bytes are written, then the disk is full."""
-
-    def __init__(self, opened) -> None:
-        self.file = opened
-
-    def __enter__(self) -> FullDisk:
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.file.close()
-
-    def write(self, content) -> None:
-        self.file.write(content[:10])
-        raise OSError(28, "No space left on device")
-
-
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch):
-    real = Path.open
-
-    def opened(path: Path, mode: str = "r", *rest, **more):
-        return FullDisk(real(path, mode)) if mode[0] in "wa" else real(path, mode, *rest, **more)
-
-    def fill() -> None:
-        monkeypatch.setattr(Path, "open", opened)
-
-    yield fill
-    monkeypatch.undo()
+    """Fills the disk: from now on, half of what is written fits."""
+    return lambda: monkeypatch.setattr(writing, "os", Disk("short write", 1, lasting=True))
 
 
 def test_no_space_left_is_one_line_and_leaves_nothing(tmp_path: Path, full_disk):
@@ -180,7 +197,8 @@ def test_no_space_left_keeps_the_old_state(tmp_path: Path, full_disk):
         run.save_state(2, {"pixels": torch.zeros(3)}, {})
     with pytest.raises(SegpatchError, match=r"cannot write to .*No space left"):
         run.append_step({"step": 2})
-    assert [p.name for p in tmp_path.iterdir() if p.name != "steps.jsonl"] == ["state.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.safetensors", "steps.jsonl"]
+    assert (tmp_path / "steps.jsonl").read_bytes() == b""  # no half of a line
     assert (tmp_path / "state.safetensors").read_bytes() == before
 
 
@@ -249,6 +267,17 @@ def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path: Pa
         with pytest.raises(BadInput, match="another process is writing"):
             open_run(tmp_path / "run", config, RESULT, resume=True)
     open_run(tmp_path / "run", config, RESULT, overwrite=True)
+
+
+def test_no_other_process_begins_while_the_lock_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It would outlive a killed one by a moment, and hold the lock for it."""
+    asked: list[bool] = []
+    monkeypatch.setattr(subprocess, "run", lambda *given, **more: asked.append((tmp_path / "run").exists()))
+    monkeypatch.setattr(subprocess, "Popen", lambda *given, **more: asked.append(True))
+    runs._git_revision.cache_clear()
+    with pytest.raises(AttributeError):  # what stands in for git answers nothing
+        open_run(tmp_path / "run", CONFIG, RESULT)
+    assert asked == [False]
 
 
 def test_a_run_that_was_stopped_at_its_very_start_is_none(tmp_path: Path):

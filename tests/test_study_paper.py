@@ -22,13 +22,14 @@ from segpatch.published import as_released as released_fields
 from segpatch.results import read_scores, read_transfer
 from segpatch.studies.attack import read_snapshots
 from segpatch.studies.paper import PARTS, PaperPlan, as_released, run_paper
-from segpatch.studies.paper.ablations import ablation_plans, ablation_victims
+from segpatch.studies.paper.ablations import ablation_plans
 from segpatch.studies.paper.context import Context
 from segpatch.studies.paper.cost import estimate_paper
 from segpatch.studies.paper.curves import level_sentence
 from segpatch.studies.paper.drives import drive_cells
+from segpatch.studies.paper.matrices import matrix_plan, study_matrices
 from segpatch.studies.paper.places import at
-from segpatch.studies.paper.run import matrix_plan
+from segpatch.studies.paper.plan import OWN_PATCHES
 from segpatch.studies.paper.sizes import cases
 from segpatch.studies.planned import planned_patches
 from segpatch.studies.progress import Progress, silent
@@ -69,7 +70,7 @@ def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     with pytest.MonkeyPatch.context() as patch:
         for module in ("matrix", "paper.run"):
             patch.setattr(f"segpatch.studies.{module}.write_report", lambda run, out: None)
-        parts = tuple(part for part in PARTS if part not in ("losses", "ablations"))
+        parts = tuple(part for part in PARTS if part not in OWN_PATCHES)
         return out, run_paper(VICTIMS, dataset, replace(PLAN, only=parts), out)
 
 
@@ -224,7 +225,7 @@ def test_locality_counts_what_the_matrix_counts(whole: tuple[Path, dict[str, Any
 def test_a_stopped_study_goes_on_and_nothing_is_done_twice(
     dataset: Dataset, whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ):
-    parts = tuple(part for part in PARTS if part not in ("losses", "ablations"))
+    parts = tuple(part for part in PARTS if part not in OWN_PATCHES)
     plan = replace(PLAN, only=parts)
     for stop in ("attack b/released/s1", "measure", "alignment/clean", "curves/a_paper_s0_on_a", "places/b"):
 
@@ -274,18 +275,51 @@ def test_ablations_change_one_thing_each(dataset: Dataset):
         assert replace(config, preset=base.preset, loss=base.loss) == base
 
 
-def test_ablations_are_of_the_named_networks():
-    assert [victim.name for victim in ablation_victims(VICTIMS, PLAN)] == ["a"]
-    assert [v.name for v in ablation_victims(VICTIMS, replace(PLAN, ablation_victims=("b",)))] == ["b"]
+def test_ablations_can_be_chosen(dataset: Dataset):
+    training = split_images(dataset, "train")
+    plan = replace(PLAN, only=("ablations",), ablations=("place", "patch-size"))
+    plans = ablation_plans(plan.parts, VICTIMS, training, plan)
+    assert list(plans) == ["place", *(f"patch-{side}" for side in (100, 150, 200, 300, 400)), "patch-100x400"]
+
+
+def test_networks_of_each_matrix(dataset: Dataset):
+    training = split_images(dataset, "train")
+
+    def names(**changes: Any) -> dict[str, list[str]]:
+        asked = study_matrices(VICTIMS, training, replace(PLAN, **changes))
+        return {name: [victim.name for victim in victims] for name, (victims, _) in asked.items()}
+
+    found = names()
+    assert found["matrix"] == ["a", "b"] and found["ablations/losses"] == ["a"]
+    assert "ablations/accuracy" not in found, "no checkpoints are named"
+    assert names(only=("losses",), ablation_victims=("b",)) == {"ablations/losses": ["b"]}
+    assert names(only=("accuracy",), checkpoints=("b", "a")) == {"ablations/accuracy": ["b", "a"]}
     with pytest.raises(BadInput, match="unknown victim in ablation_victims 'c'"):
-        ablation_victims(VICTIMS, replace(PLAN, ablation_victims=("c",)))
+        names(ablation_victims=("c",))
+    with pytest.raises(BadInput, match="every victim is one of the checkpoints"):
+        names(checkpoints=("a", "b"))
+
+
+def test_a_finished_study_takes_more_parts(dataset: Dataset, tmp_path: Path):
+    plan = replace(PLAN, only=("drives",), seeds=(0,))
+    first = run_paper(VICTIMS, dataset, plan, tmp_path / "s")
+    assert first["parts"] == ("matrix", "drives")
+    seen: list[Progress] = []
+    more = replace(plan, only=("places",))
+    study = run_paper(VICTIMS, dataset, more, tmp_path / "s", resume=True, on_progress=seen.append)
+    assert {progress.stage.split("/")[0] for progress in seen} == {"places"}
+    assert study["parts"] == ("matrix", "drives", "places") and study["cells"].items() >= first["cells"].items()
+    seen.clear()
+    fewer = run_paper(VICTIMS, dataset, plan, tmp_path / "s", resume=True, on_progress=seen.append)
+    assert not seen and fewer == json.loads(json.dumps(study))
 
 
 def test_what_a_study_costs_is_said_before(dataset: Dataset):
     estimate = estimate_paper(VICTIMS, dataset, PLAN)
     names = [name for name, _ in estimate.pieces]
     assert {"alignment, 10 cells", "curves, 4 cells", "sizes, 4 cells", "places, 4 cells"} <= set(names)
-    assert sum("steps" in name for name in names) == 8 and estimate.minutes > 0
+    assert {"ablations/losses, 42 patches on a", "distances, 4 cells"} <= set(names)
+    assert sum(name.endswith(" 4 steps") for name in names) == 8 and estimate.minutes > 0
 
 
 @pytest.mark.parametrize(
@@ -293,11 +327,13 @@ def test_what_a_study_costs_is_said_before(dataset: Dataset):
     [
         ({"only": ("curvs",)}, "did you mean 'curves'"),
         ({"losses": ("segpg",)}, "did you mean 'segpgd'"),
+        ({"ablations": ("scene",)}, "did you mean 'scenes'"),
         ({"draws": 2}, "draws must be at least 4"),
         ({"snapshots": 0}, "snapshots must be at least 1"),
         ({"along": 3}, "along must be from 1 to the number of snapshots"),
         ({"grid": (0, 3)}, "grid needs"),
         ({"scales": (1.0, 9.0)}, "scales must be in"),
+        ({"only": ("accuracy",), "checkpoints": ("a",)}, "accuracy needs two checkpoints"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any], message: str):

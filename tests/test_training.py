@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from segpatch.errors import BadInput
+from segpatch.errors import BadInput, SegpatchError
 from segpatch.training import (
     FitConfig,
     FitState,
@@ -197,3 +197,17 @@ def test_learning_rate_by_hand():
 def test_impossible_recipes_are_refused(change: dict):
     with pytest.raises(BadInput, match=next(iter(change))):
         FitConfig(**change)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_ends_the_fit(where: str):
+    class Broken(Tiny):
+        def training_loss(self, outputs, labels, criterion):
+            loss = super().training_loss(outputs, labels, criterion)
+            if where == "loss":
+                return loss * float("nan")
+            zero = (self.last.bias[0] * 0).abs()
+            return loss + zero.sqrt()  # 0, with an infinite slope
+
+    with pytest.raises(SegpatchError, match=r"not finite in step 1; lower the learning rate"):
+        fitted(CONFIG, module=Broken())

@@ -248,3 +248,24 @@ def test_windows_are_what_the_network_sees():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(BadInput, match=list(wrong)[-1]):
         Victim(Spy(), **wrong)
+
+
+def test_a_victim_of_a_module_of_your_own():
+    module = convolution()
+    names = ["road", "car", "sky", "tree"]
+    victim = Victim.of(module, names, mean=0.5, std=[0.1, 0.2, 0.4], name="mine")
+    same = Victim(module, mean=(0.5, 0.5, 0.5), std=(0.1, 0.2, 0.4), classes=victim.classes)
+    images = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    assert_close(victim(images), same(images))
+    assert (victim.name, victim.classes.names) == ("mine", tuple(names))
+    assert Victim.of(module, CITYSCAPES).mean == Victim(module).mean
+    assert_close(Victim.of(module, names, mean=0, std=1)(images), module(images))
+    about = victim.provenance
+    assert about.network == "Conv2d" and about.sha256 == Victim.of(convolution(), names).provenance.sha256
+    assert about.sha256 != Victim.of(convolution(seed=1), names).provenance.sha256
+    assert Victim.of(module.bfloat16(), names).provenance.sha256 not in (None, about.sha256)
+    for wrong, words in (({"mean": [0.5, 0.5]}, "mean is one number or three"), ({"std": 0}, "above 0")):
+        with pytest.raises(BadInput, match=words):
+            Victim.of(module, names, **wrong)
+    with pytest.raises(BadInput, match=r"torch\.nn\.Module, got str"):
+        Victim.of("pidnet-s", names)

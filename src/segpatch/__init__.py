@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from segpatch.models.networks import MODELS
     from segpatch.models.victim import Victim
     from segpatch.patch import Patch, load_patch
+    from segpatch.studies.matrix import run_matrix
+    from segpatch.studies.planned import MatrixPlan
     from segpatch.transfer import TransferMatrix, transfer_matrix
 
 # Loaded when first asked for: `import segpatch` and `segpatch --help` do not wait for torch.
@@ -24,6 +26,7 @@ _HOMES = {
     "AttackConfig": "attack_config",
     "LOSSES": "losses",
     "MODELS": "models.networks",
+    "MatrixPlan": "studies.planned",
     "PRESETS": "attack_config",
     "Patch": "patch",
     "Scores": "evaluation",
@@ -34,6 +37,7 @@ _HOMES = {
     "load_patch": "patch",
     "load_victim": "models.load",
     "open_data": "data",
+    "run_matrix": "studies.matrix",
     "train_patch": "attack",
     "transfer_matrix": "transfer",
 }
@@ -43,6 +47,7 @@ __all__ = [
     "MODELS",
     "PRESETS",
     "AttackConfig",
+    "MatrixPlan",
     "Patch",
     "Scores",
     "TransferMatrix",
@@ -52,6 +57,7 @@ __all__ = [
     "load_patch",
     "load_victim",
     "open_data",
+    "run_matrix",
     "train_patch",
     "transfer_matrix",
 ]

@@ -12,10 +12,12 @@ from torch import Tensor
 from segpatch.compositing import centre_region, cover, draw_region
 from segpatch.eot import PLACES, generator_at
 from segpatch.errors import BadInput, SegpatchError
+from segpatch.loaders import Loaded, as_batches
 from segpatch.memory import in_parts_that_fit
 from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
 from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
+from segpatch.notebook import html_table, three
 from segpatch.patch import Patch
 from segpatch.tail import resized_prediction
 from segpatch.types import IGNORE, Batch, Region
@@ -74,6 +76,17 @@ class Scores:
         """IoU per class with the patch; NaN for a class that never occurs."""
         return [float(v) for v in iou_per_class(self.confusion)]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        values = {
+            "mIoU, clean": self.miou_clean,
+            "mIoU outside the patch, clean": self.miou_clean_outside,
+            "mIoU outside the patch, with it": self.miou,
+            "drop": self.miou_drop,
+            "pixel accuracy with it": self.pixel_accuracy,
+        }
+        return html_table(f"{len(self.names)} images", [], [[name, three(v)] for name, v in values.items()])
+
 
 class Picture(NamedTuple):
     """One scene for people: index maps (H, W) uint8 of labels and predictions, and where the patch lay."""
@@ -89,7 +102,7 @@ class Picture(NamedTuple):
 
 def evaluate(
     victim: Victim,
-    batches: Iterable[Batch],
+    batches: Iterable[Loaded],
     patch: Patch | None,
     *,
     place: str = "centre",
@@ -97,7 +110,10 @@ def evaluate(
     precision: str = "fp32",
     on_image: Callable[[int], None] | None = None,
 ) -> Scores:
-    """What a patch (None: no patch) does to a network over batches; on_image gets the images done so far."""
+    """What a patch (None: no patch) does to a network over batches; on_image gets the images done so far.
+
+    batches: of `segpatch.data.batches`, or a DataLoader of (images in [0, 1], labels), see `loaders.Loaded`.
+    """
     scores = evaluate_all(
         [victim], batches, [patch], place=place, seed=seed, precision=precision, on_image=on_image
     )
@@ -106,7 +122,7 @@ def evaluate(
 
 def evaluate_all(
     victims: Sequence[Victim],
-    batches: Iterable[Batch],
+    batches: Iterable[Loaded],
     patches: Sequence[Patch | None],
     *,
     place: Place = "centre",
@@ -136,7 +152,7 @@ def evaluate_all(
     victims = [folded(victim) for victim in victims]
     in_parts = _InParts(precision, on_smaller)
     with torch.inference_mode():
-        for batch in batches:
+        for batch in as_batches(batches):
             done = range(len(names), len(names) + len(batch.names))
             places = [positions[i] for i in done] if positions is not None else done
             regions = [_regions(batch, places, patch, place, seed) for patch in patches]

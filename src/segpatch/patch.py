@@ -6,20 +6,22 @@ import contextlib
 import hashlib
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from segpatch.data.files import opened, read_image
 from segpatch.eot import generator_at
-from segpatch.errors import BadInput, Missing
-from segpatch.models.checkpoints import write_whole
+from segpatch.errors import BadInput, Missing, SegpatchError
+from segpatch.writing import write_whole
 
 Range = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Lowest and highest value of each channel that a patch may take, in [0, 1]."""
@@ -29,6 +31,20 @@ RELEASED_RANGE: Range = ((0.485, 0.456, 0.406), (0.714, 0.680, 0.631))
 """ImageNet mean to mean + std: what the published run's clamp to [0, 1] in normalised units allowed."""
 
 KINDS = ("trained", "grey", "random", "natural")
+PNG = "png/"
+"""How the name of a patch begins that went through 8 bits a channel."""
+_ABOUT = "segpatch"  # the text of a PNG that says what patch it is
+_RECORD = {
+    "name": str,
+    "kind": str,
+    "preset": str | None,
+    "trained_on": list,
+    "loss": str | None,
+    "steps": int,
+    "seed": int | None,
+    "place": str,
+    "origin": dict,
+}
 _PIXELS = 0x70697865  # "pixe": an address that no training step reaches
 
 
@@ -92,19 +108,21 @@ class Patch:
             "sha256": self.sha256(),
         }
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return as_png(self)
+
 
 def save_patch(patch: Patch, path: Path) -> None:
     """Writes the exact pixels with all that is known of them, and an 8-bit PNG of the same name beside it."""
     pixels = patch.pixels.detach().float().cpu().contiguous()
     about = {**patch.facts(), "origin": patch.origin}
-    picture = io.BytesIO()
-    Image.fromarray(as_uint8(pixels)).save(picture, "PNG")
-    write_whole(path.with_suffix(".png"), picture.getvalue())
+    write_whole(path.with_suffix(".png"), as_png(patch))
     write_whole(path, save({"pixels": pixels}, metadata={"segpatch": json.dumps(about)}))
 
 
 def load_patch(path: Path | str) -> Patch:
-    """The patch of a `.safetensors` patch file, or of the run directory that holds one.
+    """The patch of a `.safetensors` patch file, of the run directory that holds one, or of a PNG (see `rounded`).
 
     Raises Missing where there is none, BadInput where the file is damaged or holds no patch.
     """
@@ -113,45 +131,73 @@ def load_patch(path: Path | str) -> Patch:
         path = path / "patch.safetensors"
     if not path.is_file():
         raise Missing(f"no patch at {path}; give a patch.safetensors or the run directory that holds one")
+    if path.suffix.lower() == ".png":
+        return _from_png(path)
     try:
         with safe_open(path, framework="pt") as file:
             if list(file.keys()) != ["pixels"]:
                 raise BadInput(f"{path} holds no patch but other tensors; give a patch.safetensors")
             pixels = file.get_tensor("pixels")
-            pixels = pixels.float() if pixels.is_floating_point() else pixels
-            about = json.loads((file.metadata() or {}).get("segpatch", "{}"))
-        patch = _described(pixels, about, path)
-    except (
-        SafetensorError,
-        OSError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        if isinstance(error, BadInput):
-            raise
+            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+    except BadInput:
+        raise
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no whole patch file ({error}); train the patch again") from error
+    patch = _patch_of(pixels.float() if pixels.is_floating_point() else pixels, about, path)
     if about.get("sha256", patch.sha256()) != patch.sha256():
         raise BadInput(f"{path} is damaged: its pixels are not those that were saved; train the patch again")
     return patch
 
 
-def _described(pixels: Tensor, about: dict[str, Any], path: Path) -> Patch:
-    """A patch as its file's metadata describe it; TypeError, ValueError where they make no sense."""
-    (r, R), (g, G), (b, B) = about.get("range", zip(*FULL_RANGE, strict=True))
-    low, high = (float(r), float(g), float(b)), (float(R), float(G), float(B))
-    origin, name = about.get("origin", {}), about.get("name", path.stem)
-    texts = (name, about.get("preset") or "", about.get("loss") or "", about.get("place", "centre"))
-    numbers = (about.get("steps", 0), about.get("seed") or 0)
-    if not isinstance(origin, dict) or not all(isinstance(text, str) for text in texts):
-        raise TypeError("its name, preset, loss and place are text, and its origin a table")
-    if not all(isinstance(number, int) for number in numbers):
-        raise TypeError("its steps and seed are whole numbers")
+def rounded(patch: Patch) -> Patch:
+    """The patch as its PNG has it, 8 bits a channel: `png/NAME`."""
+    pixels = torch.from_numpy(as_uint8(patch.pixels)).permute(2, 0, 1).float() / 255
+    return replace(patch, pixels=pixels, name=patch.name if patch.name.startswith(PNG) else f"{PNG}{patch.name}")
+
+
+def as_png(patch: Patch) -> bytes:
+    """The patch as a PNG of 8 bits a channel, which says what it is."""
+    about = {key: value for key, value in patch.facts().items() if key not in ("height", "width", "sha256")}
+    text, out = PngInfo(), io.BytesIO()
+    text.add_text(_ABOUT, json.dumps(about))
+    Image.fromarray(as_uint8(patch.pixels)).save(out, "PNG", pnginfo=text)
+    return out.getvalue()
+
+
+def says_patch(path: Path) -> bool:
+    """Whether a picture says that it is a patch, as those of `as_png` do; False for what is no picture."""
+    with contextlib.suppress(SegpatchError), opened(path) as picture:
+        return _ABOUT in picture.info
+    return False
+
+
+def _from_png(path: Path) -> Patch:
+    pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1).float() / 255
+    with opened(path) as picture:
+        text = picture.info.get(_ABOUT, "{}")
+    try:
+        about = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} says in a damaged record what patch it is ({error}); export it again") from error
+    return rounded(_patch_of(pixels, about, path))
+
+
+def _patch_of(pixels: Tensor, about: Any, path: Path) -> Patch:
+    """The patch of pixels and of what its file says about it; BadInput where that makes no sense."""
+    if not isinstance(about, dict):
+        raise BadInput(f"{path} is no whole patch file (its record is no table); train the patch again")
+    for key, kind in _RECORD.items():
+        if key in about and not isinstance(about[key], kind):
+            got = type(about[key]).__name__
+            raise BadInput(f"{path} is no whole patch file (its {key} is a {got}); train the patch again")
+    try:
+        (r, R), (g, G), (b, B) = about.get("range", zip(*FULL_RANGE, strict=True))
+        low, high = (float(r), float(g), float(b)), (float(R), float(G), float(B))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"{path} is no whole patch file (its range: {error}); train the patch again") from error
     return Patch(
         pixels,
-        name=name,
+        name=about.get("name", path.stem),
         kind=about.get("kind", "trained"),
         preset=about.get("preset"),
         trained_on=tuple(map(str, about.get("trained_on", ()))),
@@ -160,17 +206,8 @@ def _described(pixels: Tensor, about: dict[str, Any], path: Path) -> Patch:
         seed=about.get("seed"),
         place=about.get("place", "centre"),
         range=(low, high),
-        origin=origin,
+        origin=about.get("origin", {}),
     )
-
-
-def find_patches(directory: Path) -> list[tuple[Path, Patch]]:
-    """All patch files below a folder with their patches, by path; files of another kind are passed over."""
-    found = []
-    for path in sorted(directory.rglob("*.safetensors")):
-        with contextlib.suppress(BadInput):
-            found.append((path, load_patch(path)))
-    return found
 
 
 def as_uint8(pixels: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

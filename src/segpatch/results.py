@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -26,11 +25,11 @@ from segpatch.checks import has_seen
 from segpatch.errors import BadInput, Missing
 from segpatch.evaluation import Picture
 from segpatch.metrics import iou_per_class
-from segpatch.models.checkpoints import write_whole
 from segpatch.models.victim import Victim
 from segpatch.names import safe_name as safe_name
-from segpatch.runs import guarded, write_json
+from segpatch.runs import write_json
 from segpatch.transfer import Cell, TransferMatrix
+from segpatch.writing import make_folder, write_png, write_whole
 
 Pair = tuple[float | None, float | None]
 
@@ -261,12 +260,10 @@ def read_scores(directory: Path) -> dict[str, Tensor]:
 def write_picture(directory: Path, picture: Picture) -> None:
     """Adds a scene's index maps to scenes/: NAME/labels.png, NAME/<victim>/clean.png and <patch>.png."""
     folder = directory / "scenes" / safe_name(picture.image)
-    with guarded(folder):
-        (folder / safe_name(picture.victim)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture.labels.numpy()).save(folder / "labels.png")
-        Image.fromarray(picture.clean.numpy()).save(folder / safe_name(picture.victim) / "clean.png")
-        name = f"{safe_name(picture.patch)}.png"
-        Image.fromarray(picture.patched.numpy()).save(folder / safe_name(picture.victim) / name)
+    seen = make_folder(folder / safe_name(picture.victim))
+    write_png(folder / "labels.png", picture.labels.numpy())
+    write_png(seen / "clean.png", picture.clean.numpy())
+    write_png(seen / f"{safe_name(picture.patch)}.png", picture.patched.numpy())
     write_json(folder / f"{safe_name(picture.patch)}.json", {"region": list(picture.region)})
 
 

@@ -11,6 +11,7 @@ state.safetensors  what --resume needs; gone once the run is finished
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -29,8 +30,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from segpatch.errors import BadInput, SegpatchError
-from segpatch.models.checkpoints import write_whole
 from segpatch.processes import ALONE, Processes
+from segpatch.writing import append_line, guarded, leftovers, remove, write_whole
 
 LOCK = "run.lock"
 STATE_EVERY_STEPS = 50
@@ -63,8 +64,7 @@ class Run:
         """Adds a line to steps.jsonl."""
         if not self.processes.first:
             return
-        with guarded(self.directory), (self.directory / "steps.jsonl").open("a") as file:
-            file.write(json.dumps(_plain(row)) + "\n")
+        append_line(self.directory / "steps.jsonl", json.dumps(_plain(row)))
 
     def state_is_due(self, step: int) -> bool:
         """Whether both 50 steps and 30 seconds have passed since the state was last saved."""
@@ -90,7 +90,7 @@ class Run:
     def _read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         path = self.directory / "state.safetensors"
         if not path.exists():
-            (self.directory / "steps.jsonl").unlink(missing_ok=True)
+            remove(self.directory / "steps.jsonl")
             return None
         try:
             with safe_open(path, framework="pt") as file:
@@ -117,7 +117,7 @@ class Run:
     def finish(self) -> None:
         """Removes the state that a finished run no longer needs."""
         if self.processes.first:
-            (self.directory / "state.safetensors").unlink(missing_ok=True)
+            remove(self.directory / "state.safetensors")
         self.finished = True
 
 
@@ -143,7 +143,9 @@ def open_run(
     def prepare() -> tuple[bool, bool]:
         if resume and not overwrite and (directory / result).is_file():
             _must_be_same(directory, _plain(config))
+            _tidy(directory)
             return True, False
+        _git_revision()  # first: the process that asks git would outlive this one by a moment, with its lock
         locks.append(_locked(directory, patience))
         try:
             return _prepare(directory, _plain(config), result, resume, overwrite)
@@ -197,12 +199,13 @@ def _prepare(
 ) -> tuple[bool, bool]:
     """Whether the run is finished, and whether its directory is new."""
     held = (directory / "config.json").is_file()
+    for path in leftovers(directory, LOCK):
+        remove(path)
     if held and overwrite:
-        for entry in directory.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif entry.name != LOCK:
-                entry.unlink()
+        # The result first and the config last: at no instant does a result stand beside another run's config.
+        entries = {entry.name: entry for entry in directory.iterdir() if entry.name != LOCK}
+        for name in sorted(entries, key=lambda name: (name == "config.json", name != result)):
+            remove(entries[name])
     elif held and not resume:
         raise BadInput(f"{directory} already holds a run; use --resume, --overwrite or another --out")
     elif held:
@@ -212,6 +215,19 @@ def _prepare(
         write_json(directory / "environment.json", environment())
         write_json(directory / "config.json", config)
     return False, True
+
+
+def _tidy(directory: Path) -> None:
+    """Removes what a process killed after its result left in a finished run, unless that is still at work."""
+    left = [directory / "state.safetensors", *leftovers(directory, LOCK)]
+    if any(path.exists() for path in left):
+        with contextlib.suppress(SegpatchError):
+            lock = _locked(directory, 0.0)
+            try:
+                for path in left:
+                    remove(path)
+            finally:
+                lock.release()
 
 
 def environment() -> dict[str, Any]:
@@ -258,15 +274,6 @@ def read_steps(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@contextlib.contextmanager
-def guarded(path: Path) -> Iterator[None]:
-    """Turns an OSError of writing at a path (no space left, no permission) into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise SegpatchError(f"cannot write to {path}: {error.strerror or error}") from error
-
-
 def _plain(content: Any) -> Any:
     """JSON-ready: tuples as lists, paths as text, NaN and infinity as null."""
     if isinstance(content, Mapping):
@@ -290,6 +297,7 @@ def _processor() -> str:
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
+@functools.cache
 def _git_revision() -> str | None:
     """The revision of the checkout that segpatch runs from; with "+" where it was changed; None outside one."""
     here = Path(__file__).parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from segpatch.criteria import CRITERIA, criterion
 from segpatch.data.dataset import order
 from segpatch.eot import generator_at
-from segpatch.errors import BadInput
+from segpatch.errors import BadInput, SegpatchError
 from segpatch.metrics import confusion_matrix, miou
 from segpatch.models.victim import Victim
 from segpatch.processes import ALONE, Processes
@@ -94,8 +95,8 @@ def fit_network(
     """The state after the last step; `best` holds the weights with the highest mIoU on `held_out`.
 
     module: built with its auxiliary heads; victim_of wraps it with its input format. on_step is called after
-    each step. on_state is called after each step with the state, which shares memory with the running fit:
-    copy or write it before returning. processes: share the crops of each step, see `_shared`.
+    each step, and on_state before it with the state, which shares memory with the running fit: copy or write it
+    before on_step returns. processes: share the crops of each step, see `_shared`.
     """
     if config.batch_size < processes.world:
         raise BadInput(f"a batch of {config.batch_size} is too small for {processes.world} processes")
@@ -180,7 +181,15 @@ def _train_step(
         torch.manual_seed(int(chance.integers(2**62)))
         with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x = victim.normalise(images).contiguous(memory_format=torch.channels_last)
-            outputs = module.all_outputs(x)  # type: ignore[operator]
+            try:
+                outputs = module.all_outputs(x)  # type: ignore[operator]
+            except ValueError as error:  # of torch's batch norm, where pooling leaves one value per channel
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise BadInput(
+                    f"a batch norm of {victim.name} cannot learn from a single crop; give --batch-size "
+                    f"{2 * processes.world} or more"
+                ) from error
         outputs = {name: output.float() for name, output in outputs.items()}
         loss = weight * module.training_loss(outputs, labels, loss_of)  # type: ignore[operator]
         optimiser.zero_grad(set_to_none=True)
@@ -188,7 +197,12 @@ def _train_step(
     if processes.world > 1:
         statistics = [buffer.mul_(weight) for key, buffer in module.named_buffers() if "running_" in key]
         processes.add([*(p.grad for p in module.parameters() if p.grad is not None), *statistics, loss])
-    nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+    norm = nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+    if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
+        raise SegpatchError(
+            f"the loss or its gradient is not finite in step {step + 1}; lower the learning rate, and train with "
+            "--precision fp32"
+        )
     optimiser.step()
     return float(loss.detach())
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput
 from segpatch.evaluation import Picture, Place, Scores, evaluate_all, in_order
+from segpatch.loaders import Loaded
 from segpatch.models.victim import Victim
+from segpatch.notebook import html_table, three
 from segpatch.patch import Patch
 from segpatch.processes import ALONE, Processes
 from segpatch.statistics import (
@@ -25,7 +27,6 @@ from segpatch.statistics import (
     resampled_miou,
     verdict,
 )
-from segpatch.types import Batch
 
 _BOOTSTRAP = 0x626F6F74  # "boot": an address that no training step reaches
 
@@ -83,10 +84,22 @@ class TransferMatrix:
                 return cell
         raise BadInput(f"no cell {patch!r} on {victim!r} in this matrix")
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: drops with their intervals and verdicts."""
+        rows = []
+        for name in ("none", *(patch.name for patch in self.patches)):
+            cells = [self.cell(name, victim) for victim in self.victims]
+            if name == "none":
+                rows.append(["clean mIoU", *(three(cell.scores.miou_clean) for cell in cells)])
+            else:
+                rows.append([name, *map(_shown, cells)])
+        images = len(self.cells[0].scores.names)
+        return html_table(f"mIoU drop [95 % interval] on {images} images", ["patch", *self.victims], rows)
+
 
 def transfer_matrix(
     victims: Sequence[Victim],
-    batches: Iterable[Batch],
+    batches: Iterable[Loaded],
     patches: Sequence[Patch],
     *,
     groups: Sequence[str] | None = None,
@@ -249,6 +262,11 @@ def _grouped(
             seeds = tuple(patch.seed for patch in members if patch.seed is not None)
             out.append(Group(group, victim, seeds, mean, interval(values.gather(1, pick).mean(1))))
     return tuple(out)
+
+
+def _shown(cell: Cell) -> str:
+    said = "own network" if cell.white_box else cell.over_random.verdict if cell.over_random else ""
+    return f"{three(cell.scores.miou_drop)} [{three(cell.ci95[0])}, {three(cell.ci95[1])}] {said}".rstrip()
 
 
 def _must_differ(what: str, names: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from segpatch.data.classes import CAMVID, CITYSCAPES, ClassSet, distinct_colour
+from segpatch.data.classes import CAMVID, CITYSCAPES, ClassSet
 from segpatch.data.folder import read_classes
 from segpatch.errors import BadInput, Missing, unknown_name
 from segpatch.models.load import NETWORK_FILE
@@ -113,9 +113,7 @@ def _classes(path: Path, name: str, said: str | list[str] | None) -> ClassSet | 
     if said is None:
         return None
     if isinstance(said, list):
-        colours = tuple(distinct_colour(index) for index in range(len(said)))
-        given = ClassSet(name, tuple(said), colours)
-        return next((known for known in _KNOWN.values() if known.names == given.names), given)
+        return ClassSet.of(said, name)
     if said in _KNOWN:
         return _KNOWN[said]
     folder = path.parent / Path(said).expanduser()

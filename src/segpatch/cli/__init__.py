@@ -15,7 +15,8 @@ from functools import partial
 import typer
 
 from segpatch import heap
-from segpatch.cli import bench, measure, models, study, things, train
+from segpatch.cli import bench, measure, models, patches, study, things, train
+from segpatch.cli.examples import example
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.processes import Processes, join, leave
 
@@ -30,17 +31,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("demo")(measure.demo)
+app.command("demo", epilog=example("demo"))(measure.demo)
 app.add_typer(models.app, name="models")
 app.add_typer(things.data_app, name="data")
-app.command("fit")(train.fit)
-app.command("attack")(train.attack)
-app.command("evaluate")(measure.evaluate)
-app.command("transfer")(measure.transfer)
-app.command("report")(measure.report)
-app.add_typer(things.patch_app, name="patch")
-app.command("show")(things.show)
-app.command("bench")(bench.bench)
+app.command("fit", epilog=example("fit"))(train.fit)
+app.command("attack", epilog=example("attack"))(train.attack)
+app.command("evaluate", epilog=example("evaluate"))(measure.evaluate)
+app.command("transfer", epilog=example("transfer"))(measure.transfer)
+app.command("report", epilog=example("report"))(measure.report)
+app.add_typer(patches.app, name="patch")
+app.command("show", epilog=example("show"))(things.show)
+app.command("bench", epilog=example("bench"))(bench.bench)
 app.add_typer(study.study_app, name="study")
 
 

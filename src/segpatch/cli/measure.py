@@ -164,13 +164,25 @@ def transfer(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A finished transfer, evaluate or demo run.")],
+    runs: Annotated[list[Path], typer.Argument(help="A finished run; or two, to be compared.")],
     out: options.Out,
+    fail_on_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Exit with 1 where a trained patch surely costs more mIoU (in the second run of two: by more)."
+        ),
+    ] = None,
 ) -> None:
-    """Write the page, tables and plots of a run again, from its directory alone."""
+    """Write the page, tables and plots of a run again, from its directory alone; or two runs side by side."""
+    from segpatch.errors import BadInput
     from segpatch.report import write_report
+    from segpatch.report.compare import gate, matrix_run, write_comparison
 
-    print(write_report(run, out))
+    if len(runs) > 2:
+        raise BadInput(f"report takes one run, or two to compare; got {len(runs)}")
+    print(write_report(runs[0], out) if len(runs) == 1 else write_comparison(runs[0], runs[1], out))
+    if fail_on_drop is not None:
+        gate(fail_on_drop, *map(matrix_run, runs))
 
 
 def demo(
@@ -194,10 +206,10 @@ def demo(
 
 
 def typed_command() -> str:
-    """The command as it was typed, for the record."""
+    """The command as it was typed, for the record, but for how the run was begun: one gone on with is the same."""
     import shlex
 
-    return shlex.join(["segpatch", *sys.argv[1:]])
+    return shlex.join(["segpatch", *(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))])
 
 
 def _print(result: TransferResult, out: Path, as_json: bool) -> None:

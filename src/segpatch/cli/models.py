@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segpatch.cli import options
+from segpatch.cli.examples import example
 from segpatch.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
     from segpatch.models.catalogue import Entry
 
-app = typer.Typer(help="What can be attacked.", invoke_without_command=True)
+app = typer.Typer(help="What can be attacked.", invoke_without_command=True, epilog=example("models"))
 
 Network = Annotated[str, typer.Argument(help="Network, as `segpatch models` lists them.")]
 
@@ -55,7 +56,7 @@ def models(
     print(table(head, rows))
 
 
-@app.command("check")
+@app.command("check", epilog=example("models check"))
 def check(name: Network, file: Annotated[Path, typer.Argument(help="Checkpoint file.")]) -> None:
     """Say what a checkpoint is, key by key, and whether it fits a network."""
     from segpatch.errors import BadInput
@@ -70,7 +71,7 @@ def check(name: Network, file: Annotated[Path, typer.Argument(help="Checkpoint f
     print(f"{file} fits {found.network}: {len(classes)} classes ({classes.name})")
 
 
-@app.command("download")
+@app.command("download", epilog=example("models download"))
 def download(
     name: Annotated[str, typer.Argument(help="A checkpoint of `segpatch models --published`, or a network.")],
     out: Annotated[Path | None, typer.Option(help="Folder to keep it in; unless given, the user's cache.")] = None,
@@ -99,7 +100,7 @@ def download(
     print(f"use it as --victim {entry.network}={path}")
 
 
-@app.command("export")
+@app.command("export", epilog=example("models export"))
 def export(
     victim: Annotated[str, typer.Argument(help="A network, as for --victim.")],
     out: Annotated[Path, typer.Option(help="File to write (.onnx).")],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segpatch.cli import options
+from segpatch.cli.examples import example
 from segpatch.cli.progress import ProgressPrinter
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 study_app = typer.Typer(no_args_is_help=True, help="Whole studies, of independent cells that resume.")
 
 
-@study_app.command("paper")
+@study_app.command("paper", epilog=example("study paper"))
 def paper(
     data: options.Data,
     out: options.Out,
@@ -39,6 +40,10 @@ def paper(
     group: Annotated[list[str], typer.Option(help="Measure images of this drive or city only; repeatable.")] = [],  # noqa: B006
     train_images: options.TrainImages = None,
     split: options.Split = None,
+    checkpoint: Annotated[
+        list[str],
+        typer.Option(help="Victim for the part `accuracy`, from little to full accuracy; repeatable."),
+    ] = [],  # noqa: B006
     released: Annotated[
         bool,
         typer.Option("--as-released", help="The published run: its inputs, range, crops, batches and epochs."),
@@ -79,6 +84,7 @@ def paper(
             ensembles=tuple(tuple(names.split(",")) for names in ensemble) or None,
             images=images,
             groups=tuple(group) or None,
+            checkpoints=tuple(checkpoint) or None,
             train_images=train_images,
             split=split,
             precision=precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,28 @@ def table(head: list[str], rows: list[list[str]]) -> str:
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "-" * max(len(line) for line in lines))
     return "\n".join(lines)
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """On a terminal a table that fits its width, elsewhere plain text."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        print(table(head, [[cell.replace("\n", "; ") for cell in row] for row in rows]))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    shown = Table(*(Column(name, overflow="fold") for name in head), box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    Console().print(shown)
+
+
+def printable(text: str) -> str:
+    """Text from a file without control codes, lines apart."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def transfer_table(result: TransferResult) -> str:
@@ -48,4 +71,4 @@ def _cell(cell: CellRecord) -> str:
 
 
 def _three(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+    return "none" if value is None else f"{value:.3f}".replace("-0.000", "0.000")

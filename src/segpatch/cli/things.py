@@ -1,21 +1,20 @@
-"""`segpatch data`, `patch` and `show`: what there is."""
+"""`segpatch data` and `show`: what there is."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segpatch.cli import options
+from segpatch.cli.examples import example
 from segpatch.cli.progress import ProgressPrinter
 
 data_app = typer.Typer(help="Write procedural data; check a data set.", no_args_is_help=True)
-patch_app = typer.Typer(help="Patches as things.", no_args_is_help=True)
 
 
-@data_app.command("make")
+@data_app.command("make", epilog=example("data make"))
 def data_make(
     what: Annotated[str, typer.Argument(help="streets")],
     out: options.Out,
@@ -46,7 +45,7 @@ def data_make(
     print(f"{train} training and {val} validation streets of {height}x{width}: use --data streets:{out}")
 
 
-@data_app.command("check")
+@data_app.command("check", epilog=example("data check"))
 def data_check(
     data: Annotated[str, typer.Argument(help="Data set, as for --data.")],
     quiet: options.Quiet = False,
@@ -70,51 +69,25 @@ def data_check(
     print("no problem found")
 
 
-@patch_app.command("list")
-def patch_list(directory: Annotated[Path, typer.Argument(help="Folder to look in, with all below it.")]) -> None:
-    """List the patches below a folder."""
-    from segpatch.cli.tables import table
-    from segpatch.errors import Missing
-    from segpatch.patch import find_patches
-
-    found = find_patches(directory)
-    if not found:
-        raise Missing(f"no patch file below {directory}; give a folder of attack or transfer runs")
-    rows = [
-        [p.name, p.kind, f"{p.size[0]}x{p.size[1]}", str(p.steps), str(path.relative_to(directory))]
-        for path, p in found
-    ]
-    print(table(["patch", "kind", "size", "steps", "file"], rows))
-
-
-@patch_app.command("show")
-def patch_show(patch: Annotated[Path, typer.Argument(help="patch.safetensors or an attack run.")]) -> None:
-    """Print all that a patch file records."""
-    from segpatch.patch import load_patch
-
-    held = load_patch(patch)
-    print(json.dumps({**held.facts(), "origin": held.origin}, indent=2))
-
-
 def show(
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Picture to write (.png).")],
     victim: options.OneVictim = None,
     victims: options.VictimsFile = None,
-    patch: Annotated[Path | None, typer.Option(help="Patch file or attack run.")] = None,
-    image: Annotated[int, typer.Option(help="Position of the image in the split.")] = 0,
+    patch: Annotated[Path | None, typer.Option(help="Patch file, attack run or PNG.")] = None,
+    image: Annotated[list[str], typer.Option(help="Name or position of an image; repeatable; the first.")] = [],  # noqa: B006
     split: options.Split = None,
     place: options.MeasuredPlace = "centre",
     class_map: options.MapFile = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:
-    """A picture of one scene: image, label, prediction, attacked image and prediction, what changed."""
+    """A picture of scenes: image, label, prediction; attacked image and prediction, what changed; the classes."""
     from segpatch.cli.loading import open_victim_and_data
     from segpatch.patch import load_patch
-    from segpatch.studies.show import write_scene
+    from segpatch.studies.show import write_scenes
 
     network, dataset = open_victim_and_data(victim, victims, data, class_map, device)
     held = load_patch(patch) if patch else None
-    write_scene(network, dataset, out, patch=held, image=image, split=split, place=place, seed=seed)
+    write_scenes(network, dataset, out, patch=held, images=image or ["0"], split=split, place=place, seed=seed)
     print(out)

@@ -34,6 +34,9 @@ def fit(
     split: Annotated[str | None, typer.Option(help="Split that the best weights are chosen on.")] = None,
     images: Annotated[int | None, typer.Option(help="Validate on this many images, evenly spaced.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Write kernels in half precision.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Keep the network of every validation, each a victim.")
+    ] = False,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     precision: options.Precision = "fp32",
@@ -80,6 +83,7 @@ def fit(
         init=init,
         device=processes.together(lambda: options.choose_device(device, processes)),
         half=half,
+        checkpoints=checkpoints,
         resume=resume,
         overwrite=overwrite,
         on_progress=ProgressPrinter(quiet or not processes.first),

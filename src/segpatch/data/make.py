@@ -14,6 +14,7 @@ from pathlib import Path
 from segpatch.data.cityscapes import IMAGE_ENDING, TRAIN_IDS_ENDING
 from segpatch.data.drawn import Drawn, check_street, generator_version, street_name
 from segpatch.errors import BadInput
+from segpatch.writing import guarded, make_folder, write_png, write_whole
 
 CITY = "streets"
 
@@ -49,7 +50,7 @@ def make_streets(
     try:
         for split in ("train", "val"):
             for kind in ("leftImg8bit", "gtFine"):
-                (unfinished / kind / split / CITY).mkdir(parents=True)
+                make_folder(unfinished / kind / split / CITY)
         for done, _ in enumerate(_write_all(streets), start=1):
             if on_image is not None:
                 on_image(done, len(streets))
@@ -61,11 +62,12 @@ def make_streets(
             "height": height,
             "width": width,
         }
-        (unfinished / "streets.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_whole(unfinished / "streets.json", (json.dumps(about, indent=2) + "\n").encode())
         _refuse_full(out)
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
+        with guarded(out):
+            if out.exists():
+                out.rmdir()
+            unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -88,13 +90,11 @@ def _write_all(streets: list[tuple[Path, Drawn]]) -> Iterator[None]:
 
 
 def _write(street: tuple[Path, Drawn]) -> None:
-    from PIL import Image
-
     root, drawn = street
     image, labels = drawn.read()
     name = street_name(drawn.index)
-    Image.fromarray(image).save(root / "leftImg8bit" / drawn.split / CITY / f"{name}{IMAGE_ENDING}.png")
-    Image.fromarray(labels).save(root / "gtFine" / drawn.split / CITY / f"{name}{TRAIN_IDS_ENDING}.png")
+    write_png(root / "leftImg8bit" / drawn.split / CITY / f"{name}{IMAGE_ENDING}.png", image)
+    write_png(root / "gtFine" / drawn.split / CITY / f"{name}{TRAIN_IDS_ENDING}.png", labels)
 
 
 def _refuse_full(out: Path) -> None:

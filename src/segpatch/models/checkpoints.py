@@ -5,10 +5,8 @@ A segpatch network file is safetensors with its metadata; a published file is mo
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +21,7 @@ from segpatch.models.layouts.layout import Layout, State
 from segpatch.models.networks import MODELS, network_name, network_spec
 from segpatch.models.pickles import Stored
 from segpatch.models.tensor_files import SAFETENSORS, container, open_torch, read_safetensors
+from segpatch.writing import write_whole
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
 PREFIXES = ("module.", "model.")
@@ -52,21 +51,6 @@ def write_network(path: Path, module: nn.Module, metadata: Mapping[str, Any], *,
         small = half and value.is_floating_point() and value.ndim >= 2
         state[key] = value.detach().cpu().to(torch.float16 if small else value.dtype).contiguous()
     write_whole(path, save(state, metadata={"segpatch": json.dumps(dict(metadata))}))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name in its folder, then renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise BadInput(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
 
 
 def recognise(name: str, state: Mapping[str, Tensor], source: Path) -> Layout:

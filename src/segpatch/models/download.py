@@ -19,10 +19,11 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import platformdirs
 from filelock import FileLock, Timeout
 
-from segpatch.errors import BadInput, Missing, SegpatchError
+from segpatch.errors import BadInput, Missing
 from segpatch.models.catalogue import Entry
-from segpatch.models.checkpoints import file_sha256, write_whole
+from segpatch.models.checkpoints import file_sha256
 from segpatch.models.tensor_files import must_be_whole
+from segpatch.writing import guarded, write_whole
 
 LEDGER = "checksums.json"
 BLOCK = 1 << 18
@@ -46,7 +47,7 @@ def download(entry: Entry, folder: Path, *, max_size: int, on_bytes: OnBytes = l
     """
     assert entry.address
     target = folder / entry.file
-    with _writing(folder):
+    with guarded(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f".{entry.file}.lock", entry):
         if not target.exists():
@@ -133,7 +134,7 @@ def _fetch(address: str, part: Path, max_size: int, on_bytes: OnBytes) -> None:
 def _copy(answer: IO[bytes], part: Path, start: int, total: int | None, max_size: int, on_bytes: OnBytes) -> int:
     """Writes an answer behind the first `start` bytes of a file; how many it has then."""
     done = start
-    with _writing(part), part.open("r+b" if start else "wb") as file:
+    with guarded(part), part.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
         on_bytes(done, total)
@@ -209,14 +210,6 @@ def _reaching(address: str) -> Iterator[None]:
     except (URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         reason = _first_line(getattr(error, "reason", None) or error)
         raise Missing(f"{address} cannot be reached ({reason}); the same command tries again") from error
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SegpatchError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
 @contextmanager

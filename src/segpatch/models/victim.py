@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +98,30 @@ class Victim:
                 f"window must be above 0 and stride in 1..window; got window {self.window}, stride {self.stride}"
             )
         self.module.eval().requires_grad_(False)
+
+    @classmethod
+    def of(
+        cls,
+        module: nn.Module,
+        classes: ClassSet | Sequence[str],
+        *,
+        mean: float | Sequence[float] = IMAGENET_MEAN,
+        std: float | Sequence[float] = IMAGENET_STD,
+        **settings: Any,
+    ) -> Victim:
+        """A victim of a module of your own, in fewer words.
+
+        classes: names in the order of the logits; mean, std: of images in [0, 1], one number or one a channel,
+        0 and 1 for a module that normalises by itself; settings: other fields of Victim, such as name. Unless a
+        provenance is given, it is the module's kind and the hash of its weights.
+        """
+        if not isinstance(module, nn.Module):
+            raise BadInput(f"a victim's module is a torch.nn.Module, got {type(module).__name__}")
+        known = classes if isinstance(classes, ClassSet) else ClassSet.of(classes)
+        settings.setdefault(
+            "provenance", Provenance(network=type(module).__name__, sha256=_weights_sha256(module))
+        )
+        return cls(module, mean=_triple("mean", mean), std=_triple("std", std), classes=known, **settings)
 
     @property
     def label_classes(self) -> ClassSet:
@@ -198,6 +223,21 @@ class Victim:
         logits = raw.logits.to(torch.promote_types(raw.logits.dtype, torch.float32))  # autocast leaves bfloat16
         logits = resize(logits, raw.size, align_corners=self.align_corners)
         return logits[..., : x.shape[-2], : x.shape[-1]]
+
+
+def _weights_sha256(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _triple(what: str, given: float | Sequence[float]) -> tuple[float, float, float]:
+    values = [float(given)] * 3 if isinstance(given, int | float) else [float(v) for v in given]
+    if len(values) != 3:
+        raise BadInput(f"{what} is one number or three, one for each channel; got {len(values)}")
+    return values[0], values[1], values[2]
 
 
 def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""The report of a finished run: one self-contained page and its figures."""
+"""The report of a finished run: one self-contained page, its figures, and tables for a paper."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.report.page import write_matrix_report
 from segpatch.report.study import write_study_report
+from segpatch.report.tables import write_tables
+from segpatch.results import read_transfer
 
 __all__ = ["write_report"]
 
@@ -17,7 +19,11 @@ def write_report(run: Path, out: Path) -> Path:
     Raises Missing where the run holds no result, BadInput where it is damaged.
     """
     try:
-        return (write_study_report if (run / "study.json").is_file() else write_matrix_report)(run, out)
+        if (run / "study.json").is_file():
+            return write_study_report(run, out)
+        page = write_matrix_report(run, out)
+        write_tables(read_transfer(run), out / "tables")
+        return page
     except SegpatchError:
         raise
     except _DAMAGED as error:  # the records name each other, and a study's hold what its parts returned

@@ -1,4 +1,4 @@
-"""What the page says, derived from a result: sentences, rows in order, tables of classes, under-training."""
+"""What the page says, derived from a result: rows in order, tables of classes, under-training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from segpatch.checks import still_falling
-from segpatch.plots import Series, figure, verdict_of
+from segpatch.plots import Series
 from segpatch.results import CellRecord, PatchRecord, TransferResult
 
 
@@ -31,36 +31,6 @@ def rows_in_order(result: TransferResult) -> list[tuple[str, list[PatchRecord]]]
         if patch.kind == "trained":
             rows.setdefault(f"preset {patch.preset}" if patch.preset else "without a preset", []).append(patch)
     return list(rows.items())
-
-
-def summary(result: TransferResult) -> list[str]:
-    """What was found, in plain sentences."""
-    presets = {patch.name: patch.preset or "given" for patch in result.patches if patch.kind == "trained"}
-    cells = [cell for cell in result.cells if cell.patch in presets and cell.miou_drop is not None]
-    out = []
-    for preset in dict.fromkeys(presets.values()):
-        own = [cell for cell in cells if cell.white_box and presets[cell.patch] == preset]
-        out += _own_sentences(preset, own)
-    foreign = [cell for cell in cells if not cell.white_box]
-    judged = [(cell, verdict_of(result, cell)) for cell in foreign]
-    count = {v: sum(one == v for _, one in judged) for v in ("transfers", "does not", "undecided")}
-    if total := sum(count.values()):
-        out.append(
-            f"Of {total} measurements on other networks, {count['transfers']} transfer (more than "
-            f"{result.margin:g} mIoU beyond the random control), {count['does not']} do not (within "
-            f"±{result.margin:g}) and {count['undecided']} are undecided."
-        )
-    if foreign:
-        cell = max(foreign, key=_drop)
-        out.append(f"The costliest of them is {cell.patch} on {cell.victim}, with {_cost(cell)}.")
-    kinds = {patch.name: patch.kind for patch in result.patches}
-    random = [c for c in result.cells if kinds.get(c.patch) == "random" and c.miou_drop is not None]
-    if random:
-        mean = sum(map(_drop, random)) / len(random)
-        most = max(map(_drop, random))
-        rest = f" on average, {figure(most)} at most" if len(random) > 1 else ""
-        out.append(f"The random control costs {figure(mean)} mIoU{rest}.")
-    return out
 
 
 def strongest(result: TransferResult, victim: str, *, own: bool) -> CellRecord | None:
@@ -117,26 +87,6 @@ def under_trained(name: str, warnings: Sequence[str], steps: Sequence[Mapping[st
     """Whether the run's warnings call a patch under-trained, or its share of correct pixels still fell."""
     said = any(text.startswith(f"{name}:") and "under-trained" in text for text in warnings)
     return said or still_falling([row["correct"] for row in steps if row.get("correct") is not None])
-
-
-def _own_sentences(preset: str, own: Sequence[CellRecord]) -> list[str]:
-    if not own:
-        return []
-    if len(own) <= 3:
-        return [
-            f"On its own network {cell.victim}, the {preset} patch {cell.patch} costs {_cost(cell)}."
-            for cell in own
-        ]
-    least, most = min(own, key=_drop), max(own, key=_drop)
-    return [
-        f"On their own networks, {preset} patches cost between {_cost(least)} ({least.patch} on "
-        f"{least.victim}) and {_cost(most)} ({most.patch} on {most.victim})."
-    ]
-
-
-def _cost(cell: CellRecord) -> str:
-    low, high = cell.ci95
-    return f"{figure(cell.miou_drop)} mIoU [{figure(low)}, {figure(high)}]"
 
 
 def _drop(cell: CellRecord) -> float:

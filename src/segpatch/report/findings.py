@@ -6,16 +6,12 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from segpatch.published import Beside, beside
-from segpatch.report.losses import losses
-from segpatch.report.record import Finding, Holds, Study, held_above, not_run, number
-from segpatch.results import CellRecord, TransferResult
-from segpatch.statistics import verdict
+from segpatch.report.ablated import ablations
+from segpatch.report.crossed import crossed
+from segpatch.report.record import Finding, Holds, Study, held_above, held_apart, not_run, number
 
-MARGINS = (0.005, 0.01, 0.02)
 LITTLE = 0.1
 """Cosine below which two gradients are called unaligned."""
 
@@ -23,49 +19,15 @@ LITTLE = 0.1
 def findings(study: Study) -> list[Finding]:
     """Every claim of the paper that the study speaks of, in the order of the paper's summary."""
     return [
-        *own_networks(study),
-        *other_networks(study),
+        *crossed(study),
         *unseen_sizes(study),
         *local_or_far(study),
         *simple_classes(study),
+        sky_and_road(study),
         *level_loss(study),
         *unaligned(study),
-        *losses(study),
+        *ablations(study),
     ]
-
-
-def own_networks(study: Study) -> list[Finding]:
-    """A patch breaks the network that it was trained on."""
-    out = []
-    for preset, cells in _by_preset(study, own=True).items():
-        bounds = [cell.over_random.ci95 for cell in cells if cell.over_random]
-        lines = tuple(f"{cell.patch} on {cell.victim}: {_over(cell)}" for cell in cells)
-        out.append(Finding(f"a `{preset}` patch breaks its own network", held_above(bounds, 0.0), lines))
-    return out or [not_run("a patch breaks its own network")]
-
-
-def other_networks(study: Study) -> list[Finding]:
-    """A patch costs networks that it was not trained on less than 0.01."""
-    out = []
-    for preset, cells in _by_preset(study, own=False).items():
-        said = {margin: _verdicts(cells, margin) for margin in MARGINS}
-        lines = [
-            f"of {len(found)} cells at margin {margin:g}: "
-            + ", ".join(f"{found.count(word)} {word}" for word in ("transfers", "does not", "undecided"))
-            for margin, found in said.items()
-        ]
-        sure = sum(cell.over_random is not None and cell.over_random.p_holm < 0.05 for cell in cells)
-        lines.append(f"{sure} differ from the random patch at all (Holm over the matrix, 5 %)")
-        most = max(cells, key=_excess)
-        lines.append(f"the most: {most.patch} on {most.victim}, {_over(most)}")
-        words = set(said[0.01])
-        held: Holds = "undecided"
-        if "transfers" in words:
-            held = "does not hold"
-        elif words == {"does not"}:
-            held = "holds"
-        out.append(Finding(f"`{preset}` patches cost other networks less than 0.01", held, tuple(lines)))
-    return out or [not_run("patches cost other networks less than 0.01")]
 
 
 def unseen_sizes(study: Study) -> list[Finding]:
@@ -108,12 +70,7 @@ def local_or_far(study: Study) -> list[Finding]:
                 f"wrong pixels beyond two patch widths (evenly spread: {even:.0%}), half within {half:.0f} px"
             )
         pairs = [(far, near) for far in remote[True] for near in remote[False]]
-        held: Holds = "undecided"
-        if any(far[1] < near[0] for far, near in pairs):
-            held = "does not hold"
-        elif pairs and all(far[0] > near[1] for far, near in pairs):
-            held = "holds"
-        out.append(Finding(f"{claim} (`{preset}`)", held, tuple(lines)))
+        out.append(Finding(f"{claim} (`{preset}`)", held_apart(pairs), tuple(lines)))
     return out or [not_run(claim)]
 
 
@@ -133,6 +90,23 @@ def simple_classes(study: Study) -> list[Finding]:
                 f"{cell['patch']} on {cell['victim']}: {rho:.2f} [{low:.2f}, {high:.2f}]; most by {worst['class']}"
             )
     return [Finding(claim, held_above(bounds, 0.0), tuple(lines))]
+
+
+def sky_and_road(study: Study) -> Finding:
+    """Sky loses less IoU than road."""
+    claim = "sky loses less IoU than road (quick check 2)"
+    pairs, lines = [], []
+    for cell in study.cells("locality"):
+        drops = {one["class"].lower(): one["drop"] for one in cell["classes"]}
+        if {"sky", "road"} <= drops.keys() and None not in (drops["sky"]["value"], drops["road"]["value"]):
+            sky, road = drops["sky"], drops["road"]
+            pairs.append((road["ci95"], sky["ci95"]))
+            lines.append(
+                f"{cell['patch']} on {cell['victim']}: sky {number(sky['value'])}, road {number(road['value'])}"
+            )
+    if not pairs:
+        return not_run(claim)
+    return Finding(claim, held_apart(pairs), tuple(lines))
 
 
 def level_loss(study: Study) -> list[Finding]:
@@ -171,43 +145,6 @@ def unaligned(study: Study) -> list[Finding]:
     return [Finding(claim, held_above(bounds, -LITTLE), tuple(lines))]
 
 
-def beside_published(study: Study) -> list[tuple[str, str, Beside]]:
-    """(patch, network, drops) of every cell of the `released` preset that Table I has too."""
-    result = study.matrices.get("matrix")
-    if result is None:
-        return []
-    networks = {victim.name: victim.network for victim in result.victims}
-    out = []
-    for cell in _trained(result, "released"):
-        (own, *others) = next(patch for patch in result.patches if patch.name == cell.patch).trained_on
-        if others or cell.over_random is None or cell.over_random.drop is None or cell.miou is None:
-            continue
-        found = beside(networks[own], networks[cell.victim], cell.miou, cell.miou + cell.over_random.drop)
-        if found.theirs is not None:
-            out.append((cell.patch, cell.victim, found))
-    return out
-
-
-def _by_preset(study: Study, *, own: bool) -> dict[str, list[CellRecord]]:
-    """The cells of trained patches in the matrix, on their own networks or on others, by preset."""
-    result = study.matrices.get("matrix")
-    if result is None:
-        return {}
-    presets = dict.fromkeys(patch.preset for patch in result.patches if patch.kind == "trained" and patch.preset)
-    cells = {preset: [c for c in _trained(result, preset) if c.white_box == own] for preset in presets}
-    return {preset: found for preset, found in cells.items() if found}
-
-
-def _trained(result: TransferResult, preset: str) -> list[CellRecord]:
-    names = {patch.name for patch in result.patches if patch.kind == "trained" and patch.preset == preset}
-    return [cell for cell in result.cells if cell.patch in names]
-
-
-def _verdicts(cells: Sequence[CellRecord], margin: float) -> list[str]:
-    bounds = [cell.over_random.ci95 for cell in cells if cell.over_random]
-    return [verdict(low, high, margin) for low, high in bounds if low is not None and high is not None]
-
-
 def _pairs(cell: dict[str, Any]) -> list[tuple[str, str, float, float, float]]:
     """(network, other network, cosine, low, high) of an alignment, each pair once; only where both have a
     gradient."""
@@ -218,14 +155,3 @@ def _pairs(cell: dict[str, Any]) -> list[tuple[str, str, float, float, float]]:
         for w in range(v + 1, len(names))
         if cell["cosine"][v][w] is not None
     ]
-
-
-def _excess(cell: CellRecord) -> float:
-    return (cell.over_random.drop if cell.over_random else None) or 0.0
-
-
-def _over(cell: CellRecord) -> str:
-    if cell.over_random is None:
-        return f"drop {number(cell.miou_drop)}"
-    low, high = cell.over_random.ci95
-    return f"{number(cell.over_random.drop)} [{number(low)}, {number(high)}] beyond its random control"

@@ -5,49 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup, escape
 
 from segpatch import plots
-from segpatch.models.checkpoints import write_whole
 from segpatch.plots import heat_colour, heat_top, verdict_of
-from segpatch.report.facts import (
-    class_table,
-    never_occurring,
-    rows_in_order,
-    scene_pairs,
-    summary,
-    under_trained,
-)
-from segpatch.report.pictures import WRONG, Shown, data_uri, has_photographs, patch_picture, scenes
+from segpatch.report.facts import class_table, never_occurring, rows_in_order, scene_pairs
+from segpatch.report.fates import harms, read_counts
+from segpatch.report.gallery import patch_cards
+from segpatch.report.pictures import WRONG, data_uri, has_photographs, scenes
 from segpatch.report.templates import template
+from segpatch.report.verdicts import percent, verdicts
+from segpatch.report.viewer import page_data
 from segpatch.results import CellRecord, GroupRecord, PatchRecord, TransferResult, read_transfer, safe_name
-from segpatch.runs import guarded, read_json, read_steps
+from segpatch.runs import read_json, read_steps
 from segpatch.statistics import REPLICATES
-
-
-class PatchCard(NamedTuple):
-    """A patch on the page: picture and training curve where there are any, facts as (name, value)."""
-
-    record: PatchRecord
-    picture: Shown | None
-    curve: str | None
-    facts: list[tuple[str, str]]
-    under_trained: bool
+from segpatch.writing import make_folder, write_whole
 
 
 def write_matrix_report(run: Path, out: Path) -> Path:
     """Writes out/index.html and out/plots/*.svg for a finished transfer run; returns the page's path.
 
-    The page needs no other file, no script and no network. Photographs are shown only where the run kept
-    them. Raises Missing where the run holds no result, BadInput where it is damaged.
+    The page needs no other file and no network, and can be read without its script. Photographs are shown only
+    where the run kept them. Raises Missing where the run holds no result, BadInput where it is damaged.
     """
     result = read_transfer(run)
     drawn = _drawn(run, result)
     page = render_page(run, result, drawn)
-    with guarded(out):
-        (out / "plots").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
     write_whole(out / "index.html", page.encode())
@@ -57,6 +43,9 @@ def write_matrix_report(run: Path, out: Path) -> Path:
 def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -> str:
     """The page as HTML text. drawn: figures as SVG, by name."""
     top = heat_top(result)
+    counts = read_counts(run, result)
+    found = harms(result, counts)
+    logs = {patch.name: _steps(run, patch) for patch in result.patches}
 
     def heat(cell: CellRecord | GroupRecord) -> str:
         background, ink = heat_colour(cell.miou_drop, top)
@@ -65,10 +54,11 @@ def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -
     def svg(name: str) -> str:
         return data_uri(drawn[name], "image/svg+xml")
 
-    return template("page.html.j2", breakable=_breakable).render(
+    return template("page.html.j2", breakable=_breakable, percent=percent).render(
         result=result,
         title=f"Adversarial patches on {result.dataset.kind} {result.dataset.split}",
-        sentences=summary(result),
+        verdicts=verdicts(result, found),
+        harms=found,
         rows=rows_in_order(result),
         heat=heat,
         scale=[heat_colour(top * i / 10, top)[0] for i in range(11)],
@@ -78,10 +68,11 @@ def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -
         groups=_groups(result),
         classes=[class_table(result, victim.name) for victim in result.victims],
         never=never_occurring(result),
-        cards=_cards(run, result, drawn),
+        cards=patch_cards(run, result, drawn, logs),
         scenes=scenes(run, result, scene_pairs(result)),
         photographs=has_photographs(run),
         wrong="#{:02x}{:02x}{:02x}".format(*WRONG),
+        data=page_data(run, result, counts),
         svg=svg,
         safe_name=safe_name,
         replicates=REPLICATES,
@@ -101,60 +92,6 @@ def _drawn(run: Path, result: TransferResult) -> dict[str, bytes]:
         if steps := _steps(run, patch):
             drawn[f"training-{safe_name(patch.name)}"] = plots.training_svg(steps)
     return drawn
-
-
-def _cards(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -> list[PatchCard]:
-    photographs = has_photographs(run)
-    cards = []
-    for _, patches in rows_in_order(result):
-        for patch in patches:
-            steps = _steps(run, patch)
-            curve = drawn.get(f"training-{safe_name(patch.name)}")
-            cards.append(
-                PatchCard(
-                    patch,
-                    patch_picture(run, patch, photographs),
-                    data_uri(curve, "image/svg+xml") if curve else None,
-                    _patch_facts(patch, steps),
-                    under_trained(patch.name, result.warnings, steps),
-                )
-            )
-    return cards
-
-
-def _patch_facts(patch: PatchRecord, steps: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    facts = [
-        ("kind", patch.kind),
-        ("preset", patch.preset),
-        ("trained on", ", ".join(patch.trained_on)),
-        ("loss", patch.loss),
-        ("steps", str(patch.steps) if patch.steps else None),
-        ("seed", None if patch.seed is None else str(patch.seed)),
-        ("size", f"{patch.height} × {patch.width} pixels" if patch.height else None),
-        ("pixel range", _range(patch)),
-        ("place", patch.place),
-        ("pixels right", _ends(steps, "correct")),
-        ("at a bound", _ends(steps[-1:], "saturated")),
-        ("SHA-256", patch.sha256[:12] + "…" if patch.sha256 else None),
-    ]
-    return [(name, value) for name, value in facts if value]
-
-
-def _range(patch: PatchRecord) -> str | None:
-    if not patch.range:
-        return None
-    bounds = dict.fromkeys(f"{low:g} to {high:g}" for low, high in patch.range)
-    return (
-        ", ".join(bounds)
-        if len(bounds) == 1
-        else "; ".join(f"{c} {b}" for c, b in zip("RGB", bounds, strict=False))
-    )
-
-
-def _ends(steps: list[dict[str, Any]], key: str) -> str | None:
-    """The first and the last share of a column, in percent."""
-    values = [f"{row[key]:.1%}" for row in steps if row.get(key) is not None]
-    return " → ".join(dict.fromkeys((values[0], values[-1]))) if values else None
 
 
 def _groups(result: TransferResult) -> list[tuple[str, list[int], list[GroupRecord]]]:

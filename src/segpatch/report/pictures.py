@@ -23,7 +23,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 WRONG = (214, 0, 110)
 """Newly wrong pixels: a strong colour that stands out from the dimmed greys for colour-blind readers too."""
-_NO_TRUTH = (24, 24, 27)
+NO_TRUTH = (24, 24, 27)
 _DIMMED = 0.3
 _WIDEST = 1000  # of an embedded picture, in pixels
 _PATCH_SIDE = 240
@@ -47,9 +47,15 @@ class Scene(NamedTuple):
 
 def scenes(run: Path, result: TransferResult, pairs: Sequence[tuple[str, str]], most: int = 4) -> list[Scene]:
     """Up to `most` scenes of a run, in the data set's order, with a row for each (patch, victim)."""
-    kept = [name for name in result.dataset.names if (run / "scenes" / safe_name(name) / "labels.png").is_file()]
+    kept = kept_scenes(run, result)
     picked = kept if len(kept) <= most else [kept[i * len(kept) // most] for i in range(most)]
-    return [_scene(run / "scenes" / safe_name(name), name, result, pairs) for name in picked]
+    return [_scene(folder, name, result, pairs) for name, folder in picked]
+
+
+def kept_scenes(run: Path, result: TransferResult) -> list[tuple[str, Path]]:
+    """(name, folder) of each image whose index maps a run holds, in the data set's order."""
+    folders = [(name, run / "scenes" / safe_name(name)) for name in result.dataset.names]
+    return [(name, folder) for name, folder in folders if (folder / "labels.png").is_file()]
 
 
 def has_photographs(run: Path) -> bool:
@@ -59,20 +65,27 @@ def has_photographs(run: Path) -> bool:
 
 def patch_picture(run: Path, record: PatchRecord, photographs: bool) -> Shown | None:
     """A patch enlarged with sharp pixels; None if it has no picture, or is a photograph not to be shown."""
-    if record.file is None or (record.kind == "natural" and not photographs):
+    path = file_of(run, record, photographs)
+    if path is None or not path.with_suffix(".png").is_file():
         return None
-    path = (run / record.file).with_suffix(".png")
-    if not path.resolve().is_relative_to(run.resolve()) or not path.is_file():
-        return None
-    pixels = _rgb(path)
+    pixels = read_rgb(path.with_suffix(".png"))
     times = max(1, _PATCH_SIDE // max(pixels.shape[:2]))
     enlarged = pixels.repeat(times, 0).repeat(times, 1)
     return Shown(png_uri(enlarged), f"pixels of the patch {record.name}", f"enlarged {times} times")
 
 
+def file_of(run: Path, record: PatchRecord, photographs: bool) -> Path | None:
+    """Where a run holds a patch; None if nowhere, outside of the run, or a photograph not to be shown."""
+    if record.file is None or (record.kind == "natural" and not photographs):
+        return None
+    path = run / record.file
+    inside = all(path.with_suffix(end).resolve().is_relative_to(run.resolve()) for end in (path.suffix, ".png"))
+    return path if inside else None
+
+
 def paint(indices: Indices, colours: Sequence[tuple[int, int, int]]) -> Pixels:
     """An index map (H, W) in class colours (H, W, 3); pixels without truth almost black."""
-    table = np.full((256, 3), _NO_TRUTH, np.uint8)
+    table = np.full((256, 3), NO_TRUTH, np.uint8)
     table[: len(colours)] = colours
     out: Pixels = table[indices]
     return out
@@ -83,6 +96,11 @@ def newly_wrong(labels: Indices, clean: Indices, patched: Indices, region: Regio
     wrong: Mask = (labels != IGNORE) & (clean == labels) & (patched != labels)
     wrong[region.top : region.top + region.height, region.left : region.left + region.width] = False
     return wrong
+
+
+def share_newly_wrong(labels: Indices, clean: Indices, patched: Indices, region: Region) -> float:
+    """Newly wrong pixels outside the patch as a share of all labelled ones."""
+    return float(newly_wrong(labels, clean, patched, region).sum() / max(1, int((labels != IGNORE).sum())))
 
 
 def change_map(
@@ -128,24 +146,56 @@ def jpeg_uri(pixels: Pixels) -> str:
     return data_uri(out.getvalue(), "image/jpeg")
 
 
+def index_png(indices: Indices, colours: Sequence[tuple[int, int, int]]) -> bytes:
+    """An index map (H, W) as a PNG whose palette is the colours, and after them NO_TRUTH."""
+    picture = Image.fromarray(np.where(indices == IGNORE, len(colours), indices).astype(np.uint8), "P")
+    picture.putpalette([part for colour in (*colours, NO_TRUTH) for part in colour])
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def told_apart(colours: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """The colours, moved as little as it takes for a colour to say its class: no two alike, nor like NO_TRUTH."""
+    taken, out = {NO_TRUTH}, []
+    for red, green, blue in colours:
+        near = sorted(range(256), key=lambda value: abs(value - blue))
+        out.append(next(colour for value in near if (colour := (red, green, value)) not in taken))
+        taken.add(out[-1])
+    return out
+
+
+def must_be_alike(folder: Path, *maps: Indices) -> None:
+    """BadInput where index maps of a scene differ in size."""
+    if len({one.shape for one in maps}) > 1:
+        raise BadInput(f"the index maps of {folder} differ in size; measure again")
+
+
+def region_of(folder: Path, patch: str) -> Region:
+    """Where a patch lies in a scene."""
+    try:
+        return Region(*(int(v) for v in read_json(folder / f"{safe_name(patch)}.json")["region"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{folder / safe_name(patch)}.json names no region; measure again") from error
+
+
 def data_uri(content: bytes, kind: str) -> str:
     """Bytes as a data URI of a media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _scene(folder: Path, name: str, result: TransferResult, pairs: Sequence[tuple[str, str]]) -> Scene:
-    labels = _indices(folder / "labels.png")
+    labels = read_indices(folder / "labels.png")
     truth = [Shown(png_uri(paint(labels, result.colours)), f"labels of {name}", "labels")]
     if (folder / "image.png").is_file():
-        photograph = jpeg_uri(_rgb(folder / "image.png"))
+        photograph = jpeg_uri(read_rgb(folder / "image.png"))
         truth.insert(0, Shown(photograph, f"photograph of {name}", "image"))
     rows = []
     for patch, victim in pairs:
         maps = [folder / safe_name(victim) / f"{safe_name(which)}.png" for which in ("clean", patch)]
         if all(path.is_file() for path in maps):
-            clean, patched = (_indices(path) for path in maps)
-            if not labels.shape == clean.shape == patched.shape:
-                raise BadInput(f"the index maps of {folder} differ in size; measure again")
+            clean, patched = (read_indices(path) for path in maps)
+            must_be_alike(folder, labels, clean, patched)
             rows.append(
                 (f"{victim} under {patch}", _triple(name, patch, victim, labels, clean, patched, folder, result))
             )
@@ -163,12 +213,8 @@ def _triple(
     result: TransferResult,
 ) -> list[Shown]:
     """Clean, attacked, changed."""
-    try:
-        region = Region(*(int(v) for v in read_json(folder / f"{safe_name(patch)}.json")["region"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{folder / safe_name(patch)}.json names no region; measure again") from error
-    counted = max(1, int((labels != IGNORE).sum()))
-    share = newly_wrong(labels, clean, patched, region).sum() / counted
+    region = region_of(folder, patch)
+    share = share_newly_wrong(labels, clean, patched, region)
     where = f"prediction of {victim} on {scene}"
     attacked = outline(paint(patched, result.colours), region)
     changed = change_map(labels, clean, patched, region, result.colours)
@@ -183,11 +229,12 @@ def _triple(
     ]
 
 
-def _indices(path: Path) -> Indices:
+def read_indices(path: Path) -> Indices:
+    """An index map (H, W)."""
     with opened(path) as picture:
         return np.asarray(picture.convert("L"))
 
 
-def _rgb(path: Path) -> Pixels:
+def read_rgb(path: Path) -> Pixels:
     with opened(path) as picture:
         return np.asarray(picture.convert("RGB"))

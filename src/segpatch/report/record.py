@@ -55,9 +55,16 @@ def held_above(bounds: Sequence[Sequence[float | None]], least: float) -> Holds:
     return "holds" if known and all(low > least for low, _ in known) else "undecided"
 
 
+def held_apart(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Holds:
+    """Whether the first interval of every pair lies above the second, one lies below it, or neither."""
+    if any(upper[1] < lower[0] for upper, lower in pairs):
+        return "does not hold"
+    return "holds" if pairs and all(upper[0] > lower[1] for upper, lower in pairs) else "undecided"
+
+
 def not_run(claim: str) -> Finding:
     return Finding(claim, "not run", ())
 
 
 def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}".replace("-0.000", "0.000")

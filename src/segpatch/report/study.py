@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segpatch import plots
-from segpatch.models.checkpoints import write_whole
 from segpatch.published import published_matrix
+from segpatch.report.crossed import beside_published
 from segpatch.report.facts import rows_in_order
 from segpatch.report.figures import alignment_svg, curve_svg, distance_svg, places_svg, sizes_svg
-from segpatch.report.findings import beside_published, findings
-from segpatch.report.pictures import data_uri
+from segpatch.report.findings import findings
+from segpatch.report.pictures import Scene, data_uri, scenes
 from segpatch.report.record import Finding, Study, read_study
 from segpatch.report.templates import template
 from segpatch.results import safe_name
-from segpatch.runs import guarded
+from segpatch.writing import make_folder, write_whole
 
 
 class _Groups(NamedTuple):
@@ -29,6 +29,7 @@ class _Groups(NamedTuple):
     alignment: list[tuple[str, str]]
     curves: list[tuple[str, str]]
     sizes: list[tuple[str, str]]
+    distances: list[tuple[str, str]]
     locality: list[tuple[str, str]]
     places: list[tuple[str, str]]
 
@@ -43,11 +44,10 @@ def write_study_report(run: Path, out: Path) -> Path:
     drawn: dict[str, bytes] = {}
     groups = _drawn(study, drawn)
     found = findings(study)
-    with guarded(out):
-        (out / "plots").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
-    for part in ("drives", "alignment", "curves", "sizes", "locality", "places"):
+    for part in ("alignment", *_LISTS):
         if rows := _rows(part, study.cells(part)):
             write_whole(out / f"{part}.csv", _csv(rows))
     write_whole(out / "findings.md", findings_text(found).encode())
@@ -57,7 +57,7 @@ def write_study_report(run: Path, out: Path) -> Path:
 
 def findings_text(found: Sequence[Finding]) -> str:
     """The findings as Markdown: a list of claims, each with its verdict and figures."""
-    lines = []
+    lines = ["# What holds", ""]
     for finding in found:
         lines.append(f"- **{finding.verdict}**: {finding.claim}")
         lines += [f"  - {text}" for text in finding.figures]
@@ -76,14 +76,29 @@ def _page(study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[s
         groups=groups,
         pages=", ".join(f"{name}/report/index.html" for name in study.matrices),
         svg=lambda name: data_uri(drawn[name], "image/svg+xml"),
+        scenes=_scenes(study),
+        classes=study.cells("locality"),
         command=study.record["command"],
         plan=json.dumps(study.record["plan"], indent=2),
     )
 
 
+def _scenes(study: Study) -> list[Scene]:
+    """Each network under its own patch of the last preset and first seed, in the scenes that the matrix kept."""
+    result = study.matrices.get("matrix")
+    if result is None:
+        return []
+    own = {
+        patch.trained_on[0]: patch.name  # the last preset and the first seed win
+        for patch in sorted(result.patches, key=lambda patch: -(patch.seed or 0))
+        if len(patch.trained_on) == 1
+    }
+    return scenes(study.directory / "matrix", result, [(patch, victim) for victim, patch in own.items()], most=2)
+
+
 def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
     """Draws all figures into `drawn`, by file name, and returns what goes where."""
-    groups = _Groups([], [], [], [], [], [])
+    groups = _Groups(*([] for _ in _Groups._fields))
     for name, result in study.matrices.items():
         rows = [patch.name for _, patches in rows_in_order(result) for patch in patches]
         drawn[safe_name(name)] = plots.matrix_svg(result, rows)
@@ -92,7 +107,12 @@ def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
         name = f"alignment-{safe_name(cell['at'])}"
         drawn[name] = alignment_svg(cell)
         groups.alignment.append((name, cell["at"]))
-    for part, draw in (("curves", curve_svg), ("sizes", sizes_svg), ("places", places_svg)):
+    for part, draw in (
+        ("curves", curve_svg),
+        ("sizes", sizes_svg),
+        ("distances", sizes_svg),
+        ("places", places_svg),
+    ):
         for cell in study.cells(part):
             caption = f"{cell['patch']} on {cell['victim']}"
             name = f"{part}-{safe_name(caption)}"
@@ -108,7 +128,14 @@ def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
     return groups
 
 
-_LISTS = {"drives": "cells", "curves": "points", "sizes": "rows", "locality": "classes", "places": "places"}
+_LISTS = {
+    "drives": "cells",
+    "curves": "points",
+    "sizes": "rows",
+    "distances": "rows",
+    "locality": "classes",
+    "places": "places",
+}
 
 
 def _rows(part: str, cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,13 +19,14 @@ from segpatch.checks import check_training
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput, Lost
 from segpatch.memory import memory_advice
-from segpatch.models.checkpoints import write_whole
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, load_patch, save_patch
+from segpatch.probes import check_network, probe_images
 from segpatch.processes import ALONE, Processes
-from segpatch.runs import Run, guarded, open_run, read_json, read_steps, write_json
+from segpatch.runs import Run, open_run, read_json, read_steps, write_json
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.updates import AdamState
+from segpatch.writing import make_folder, write_whole
 
 PATCH_FILE = "patch.safetensors"
 SNAPSHOTS = "snapshots"
@@ -57,23 +58,25 @@ def run_attack(
     with opened as run:
         if run.finished:
             return load_patch(out)
-        latest = _load(run)
+        latest = coming = _load(run)
 
         kept = set(snapshot_steps(config))
 
         def keep(state: AttackState) -> None:
-            nonlocal latest
-            latest = state
+            nonlocal coming
+            coming = state
             if state.step in kept and processes.first:
                 _write_snapshot(out, state.step, state.pixels)
-            if run.state_is_due(state.step):
-                _save(run, state)
 
         name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
         asked = config.micro_batch or config.batch_size or 1
 
         def report(step: Step) -> None:
+            nonlocal latest
             run.append_step(step._asdict())
+            latest = coming  # not before its row is written: a state has the rows of all its steps
+            if latest and run.state_is_due(step.step):
+                _save(run, latest)
             note = f"loss {step.loss:.3f}, {step.correct:.1%} of pixels right"
             if step.micro_batch < asked:
                 note += f", for want of memory {step.micro_batch} at a time"
@@ -92,7 +95,9 @@ def run_attack(
 
         def write() -> None:
             steps = [Step(**row) for row in read_steps(out)]
-            write_json(out / "warnings.json", check_training(patch.name, steps, config))
+            seen = probe_images(images, config.crop)
+            probed = [text for victim in victims for text in check_network(victim, seen)]
+            write_json(out / "warnings.json", [*probed, *check_training(patch.name, steps, config)])
             save_patch(patch, out / PATCH_FILE)
 
         processes.by_first(write)
@@ -110,9 +115,7 @@ def read_snapshots(directory: Path) -> dict[int, Tensor]:
 
 
 def _write_snapshot(directory: Path, step: int, pixels: Tensor) -> None:
-    with guarded(directory):
-        (directory / SNAPSHOTS).mkdir(exist_ok=True)
-    path = directory / SNAPSHOTS / f"{step:06d}.safetensors"
+    path = make_folder(directory / SNAPSHOTS) / f"{step:06d}.safetensors"
     write_whole(path, save({"pixels": pixels.detach().cpu().contiguous()}))
 
 

@@ -43,9 +43,7 @@ class Estimate:
 def estimate_attack(victims: Sequence[Victim], images: SplitImages, config: AttackConfig) -> Estimate:
     """The cost of one training."""
     config = resolve(config, images, victims)
-    name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
-    minutes = step_seconds(victims, images, config) * (config.steps or 0) / 60
-    return Estimate(((f"{name}, {config.steps} steps", minutes),), peak_memory())
+    return Estimate((_training(victims, config, step_seconds(victims, images, config)),), peak_memory())
 
 
 def estimate_matrix(
@@ -57,8 +55,15 @@ def estimate_matrix(
     measured = len(measured_indices(dataset, split, plan))
     pieces: list[tuple[str, float]] = []
     todo = planned_patches(victims, plan)
+    seconds_by_cost: dict[object, float] = {}
     for item in todo:
-        pieces += estimate_attack(item.victims, images, item.config).pieces
+        config = resolve(item.config, images, item.victims)
+        # What a step costs; seeds, losses and step sizes hardly change it.
+        names = tuple(victim.name for victim in item.victims)
+        key = (names, config.crop, config.patch_size, config.batch_size, config.patch_eot, config.precision)
+        if key not in seconds_by_cost:
+            seconds_by_cost[key] = step_seconds(item.victims, images, config)
+        pieces.append(_training(item.victims, config, seconds_by_cost[key]))
     image = as_float(split_images(dataset, split, 1)[0][0])[None]
     ranges = {item.config.range for item in todo} | {patch.range for patch in given}
     controls = 2 + len(ranges)  # grey, natural, and a random patch of each range
@@ -67,6 +72,12 @@ def estimate_matrix(
         seconds = seconds_of(lambda victim=victim: predict(victim, image, plan.precision))  # type: ignore[misc]
         pieces.append((f"measure {rows} rows on {victim.name}, {measured} images", seconds * rows * measured / 60))
     return Estimate(tuple(pieces), peak_memory())
+
+
+def _training(victims: Sequence[Victim], config: AttackConfig, seconds: float) -> tuple[str, float]:
+    """A training by name, with its minutes at so many seconds a step."""
+    name = f"{'+'.join(victim.name for victim in victims)}/{config.preset}/s{config.seed}"
+    return f"{name}, {config.steps} steps", seconds * (config.steps or 0) / 60
 
 
 def step_seconds(victims: Sequence[Victim], images: SplitImages, config: AttackConfig) -> float:

@@ -28,6 +28,9 @@ from segpatch.runs import Run, open_run
 from segpatch.studies.attack import data_record
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.training import FitConfig, FitState, FitStep, fit_network
+from segpatch.writing import make_folder
+
+CHECKPOINTS = "checkpoints"
 
 
 def run_fit(
@@ -40,6 +43,7 @@ def run_fit(
     init: Path | None = None,
     device: str = "cpu",
     half: bool = False,
+    checkpoints: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
@@ -47,7 +51,8 @@ def run_fit(
 ) -> float:
     """Fits a network into a run directory and returns its mIoU on held_out (a fraction).
 
-    Writes network.safetensors (half: kernels in half precision), which is a victim by itself, and steps.jsonl.
+    Writes network.safetensors (half: kernels in half precision), which is a victim by itself, and steps.jsonl;
+    checkpoints: also checkpoints/STEP.safetensors at every validation, with the mIoU of that step.
     init: a network file to start from; its classifier is left out where the classes differ. Interrupted, the
     state is saved and the interrupt passed on; `resume` goes on.
     """
@@ -71,20 +76,44 @@ def run_fit(
             with run.kept_if_begun():
                 module, layout = start(name, len(classes), init)
         module.to(device)
-        latest = _load(run)
+        if checkpoints:
+            make_folder(out / CHECKPOINTS)
+        latest = coming = _load(run)
 
         def keep(state: FitState) -> None:
-            nonlocal latest
-            latest = state
-            if run.state_is_due(state.step):
-                _save(run, state)
+            nonlocal coming
+            coming = state
 
         def report(step: FitStep) -> None:
+            nonlocal latest
             run.append_step(step._asdict())
+            latest = coming  # not before its row is written: a state has the rows of all its steps
             scored = f", mIoU {step.miou:.3f}" if step.miou == step.miou else ""
+            if checkpoints and scored and latest:
+                write(out / CHECKPOINTS / f"{step.step:06d}.safetensors", latest.average, step.miou)
+            if latest and run.state_is_due(step.step):
+                _save(run, latest)
             on_progress(Progress(f"fit {name}", step.step, config.steps, f"loss {step.loss:.3f}{scored}"))
             if any(processes.gathered(lambda: bool(interrupts))):
                 raise KeyboardInterrupt
+
+        def write(path: Path, weights: dict[str, Tensor], score: float) -> None:
+            """A network file of these weights, without the heads that only training needs."""
+            facts = {
+                "network": name,
+                "layout": layout.source,
+                "classes": class_facts(classes),
+                "mean": IMAGENET_MEAN,
+                "std": IMAGENET_STD,
+                "trained_on": str(train),
+                "clean_miou": score,
+                "clean_on": str(held_out),
+                "seed": config.seed,
+                "fit": record,
+            }
+            bare = layout.build(len(classes), auxiliary=False)
+            bare.load_state_dict({key: weights[key] for key in bare.state_dict()})
+            processes.by_first(lambda: write_network(path, bare, facts, half=half))
 
         try:
             with held_back() as interrupts, run.kept_if_begun(), memory_advice(config.batch_size):
@@ -103,22 +132,7 @@ def run_fit(
             if latest and len(interrupts) < 2:
                 _save(run, latest)
             raise
-        module.load_state_dict(state.best)
-        facts = {
-            "network": name,
-            "layout": layout.source,
-            "classes": class_facts(classes),
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
-            "trained_on": str(train),
-            "clean_miou": state.best_miou,
-            "clean_on": str(held_out),
-            "seed": config.seed,
-            "fit": record,
-        }
-        bare = layout.build(len(classes), auxiliary=False)
-        bare.load_state_dict({key: state.best[key] for key in bare.state_dict()})
-        processes.by_first(lambda: write_network(out / NETWORK_FILE, bare, facts, half=half))
+        write(out / NETWORK_FILE, state.best, state.best_miou)
         run.finish()
         return state.best_miou
 

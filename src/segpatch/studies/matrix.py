@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-from PIL import Image
 
 from segpatch.attack_config import resolve
 from segpatch.checks import check_matrix
@@ -19,6 +16,7 @@ from segpatch.evaluation import Picture
 from segpatch.memory import memory_advice, memory_warning
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, as_uint8, grey_patch, natural_patch, random_patch, save_patch
+from segpatch.probes import check_network, check_png, probe_images
 from segpatch.processes import ALONE, Processes
 from segpatch.report import write_report
 from segpatch.results import (
@@ -30,13 +28,16 @@ from segpatch.results import (
     write_picture,
     write_transfer,
 )
-from segpatch.runs import guarded, open_run
+from segpatch.runs import open_run
 from segpatch.studies.attack import PATCH_FILE, training_warnings, victim_facts
 from segpatch.studies.planned import MatrixPlan, PlannedPatch, planned_patches, train_planned
 from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.transfer import shared_positions, transfer_matrix
 from segpatch.transforms import as_float
+from segpatch.writing import make_folder, remove, write_png
 
+PROBED = 4
+"""Images that the probes look at."""
 VIDEO_BLOCKS = {"camvid": 10}
 """Consecutive frames that are resampled together; images of other data sets count as independent."""
 
@@ -45,7 +46,7 @@ def run_matrix(
     victims: Sequence[Victim],
     dataset: Dataset,
     plan: MatrixPlan,
-    out: Path,
+    out: Path | str,
     *,
     given: Sequence[Patch] = (),
     command: str = "",
@@ -57,11 +58,15 @@ def run_matrix(
 ) -> TransferResult:
     """Trains what the plan names, measures all patches and controls on all victims, writes the run and its page.
 
-    The victims must speak the data set's classes (Victim.for_classes). With `resume`, finished patches are
-    read, not trained again. processes: train each patch together, measure a share of the images each, and all
-    return the result; each writes the index maps of the scenes that it measured, the first one all else.
+    Victims of other classes than the data set's speak these from here on (Victim.for_classes). With `resume`,
+    finished patches are read, not trained again. processes: train each patch together, measure a share of the
+    images each, and all return the result; each writes the index maps of the scenes that it measured, the first
+    one all else.
     ray: trains patches side by side, see `run_cells`.
     """
+    out = Path(out)
+    classes = dataset.classes
+    victims = [v if v.label_classes.names == classes.names else v.for_classes(classes) for v in victims]
     todo = planned_patches(victims, plan)
     images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
     split = plan.split or dataset.eval_split
@@ -94,11 +99,10 @@ def run_matrix(
             files |= {patch.name: f"controls/{safe_name(patch.name)}.safetensors" for patch in controls}
 
             def make_ready() -> None:
-                with guarded(out):
-                    for patch in (*controls, *given):
-                        (out / files[patch.name]).parent.mkdir(exist_ok=True)
-                        save_patch(patch, out / files[patch.name])
-                    shutil.rmtree(out / "scenes", ignore_errors=True)
+                for patch in (*controls, *given):
+                    make_folder((out / files[patch.name]).parent)
+                    save_patch(patch, out / files[patch.name])
+                remove(out / "scenes")
 
             processes.by_first(make_ready)
             names = dataset.names(split)
@@ -154,7 +158,9 @@ def run_matrix(
                 groups=groups,
                 block=block,
             )
-            warnings += check_matrix(matrix, victims, str(SplitImages(dataset, split, measured)))
+            these = SplitImages(dataset, split, measured)
+            warnings += processes.by_first(lambda: _probed(victims, patches, these))
+            warnings += check_matrix(matrix, victims, str(these))
             warnings += memory_warning("measuring", plan.batch_size, fewest)
             result = transfer_result(
                 matrix,
@@ -162,7 +168,7 @@ def run_matrix(
                 about,
                 command=command,
                 precision=plan.precision,
-                warnings=warnings,
+                warnings=list(dict.fromkeys(warnings)),
                 files=files,
             )
 
@@ -175,6 +181,15 @@ def run_matrix(
             processes.by_first(write)
         run.finish()
         return result
+
+
+def _probed(victims: Sequence[Victim], patches: Sequence[Patch], images: SplitImages) -> list[str]:
+    """What the networks do to a few of the measured images, and the pictures of the patches to the networks."""
+    seen = probe_images(images)
+    some = [images.indices[at] for at in spaced(len(images), PROBED)]
+    few = list(batches(images.dataset, images.split, batch_size=PROBED, indices=some, workers=1))
+    said = [text for victim in victims for text in check_network(victim, seen)]
+    return said + check_png([patch for patch in patches if patch.kind == "trained"], victims, few)
 
 
 def _refuse_early(todo: Sequence[PlannedPatch], given: Sequence[Patch], images: SplitImages) -> None:
@@ -225,6 +240,4 @@ def _keep_photographs(dataset: Dataset, split: str, names: frozenset[str], out: 
     for index, name in enumerate(dataset.names(split)):
         if name in names:
             image = SplitImages(dataset, split, [index])[0][0]
-            path = out / "scenes" / safe_name(name) / "image.png"
-            with guarded(path):
-                Image.fromarray(as_uint8(as_float(image))).save(path)
+            write_png(out / "scenes" / safe_name(name) / "image.png", as_uint8(as_float(image)))

@@ -8,10 +8,9 @@ from dataclasses import replace
 from segpatch.attack_config import AttackConfig, attack_preset, resolve
 from segpatch.data.images import SplitImages
 from segpatch.eot import PatchEOT
-from segpatch.errors import unknown_name
 from segpatch.losses import LOSSES
 from segpatch.models.victim import Victim
-from segpatch.studies.paper.plan import PaperPlan
+from segpatch.studies.paper.plan import ABLATIONS, PaperPlan
 from segpatch.studies.planned import MatrixPlan
 
 STEP_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -22,32 +21,36 @@ SIDES = (100, 150, 200, 300, 400)
 OBLONG = (100, 400)
 
 
-def ablation_victims(victims: Sequence[Victim], plan: PaperPlan) -> list[Victim]:
-    """The networks that ablations are done on: those that the plan names, else the first one."""
-    by_name = {victim.name: victim for victim in victims}
-    for name in plan.ablation_victims:
-        if name not in by_name:
-            raise unknown_name("victim in ablation_victims", name, by_name)
-    return [by_name[name] for name in plan.ablation_victims] or [victims[0]]
-
-
 def ablation_plans(
     parts: Sequence[str], victims: Sequence[Victim], training: SplitImages, plan: PaperPlan
 ) -> dict[str, MatrixPlan]:
     """The matrices of the parts "losses" and "ablations", by name."""
-    base = replace(attack_preset(plan.ablation_preset), **plan.overrides)
-    base = resolve(replace(base, precision=plan.precision), training, victims)
+    base = _base(plan, training, victims)
     out = {}
     if "losses" in parts:
         out["losses"] = [_named(base, name, loss=name) for name in plan.losses or tuple(LOSSES)]
     if "ablations" in parts:
-        out |= _ablations(base, training.dataset.size(training.split)[0])
+        every = _ablations(base, training.dataset.size(training.split)[0])
+        for name in plan.ablations or ABLATIONS:
+            out |= every[name]
     return {name: _matrix(plan, tuple(variants), name) for name, variants in out.items()}
 
 
-def _ablations(base: AttackConfig, height: int) -> dict[str, list[AttackConfig]]:
+def accuracy_plan(victims: Sequence[Victim], training: SplitImages, plan: PaperPlan) -> MatrixPlan:
+    """The matrix of checkpoints of one network: where few pixels are right, the loss has few to work on."""
+    return _matrix(plan, (_base(plan, training, victims),), "accuracy")
+
+
+def _base(plan: PaperPlan, training: SplitImages, victims: Sequence[Victim]) -> AttackConfig:
+    """What everything but the thing changed is."""
+    config = replace(attack_preset(plan.ablation_preset), **plan.overrides)
+    return resolve(replace(config, precision=plan.precision), training, victims)
+
+
+def _ablations(base: AttackConfig, height: int) -> dict[str, dict[str, list[AttackConfig]]]:
+    """By ablation, its matrices by name; patches of other sizes cover other pixels, so each has its own."""
     assert base.steps
-    out = {
+    one = {
         "scenes": [
             _named(base, "as-it-is"),
             _named(base, "no-scaling", scales=(1.0, 1.0)),
@@ -59,12 +62,12 @@ def _ablations(base: AttackConfig, height: int) -> dict[str, list[AttackConfig]]
         "batch": [_named(base, f"batch-{size}", batch_size=size) for size in BATCHES],
         "place": [_named(base, f"place-{place}", place=place) for place in ("centre", "drawn")],
     }
-    for side in SIDES:
-        size = max(1, round(side / 1024 * height))
-        out[f"patch-{side}"] = [_named(base, f"patch-{side}", patch_size=(size, size))]
-    oblong = tuple(max(1, round(side / 1024 * height)) for side in OBLONG)
-    out["patch-{}x{}".format(*OBLONG)] = [_named(base, "patch-{}x{}".format(*OBLONG), patch_size=oblong)]
-    return out
+    shapes = {f"patch-{side}": (side, side) for side in SIDES} | {"patch-{}x{}".format(*OBLONG): OBLONG}
+    sizes = {
+        name: [_named(base, name, patch_size=tuple(max(1, round(side / 1024 * height)) for side in shape))]
+        for name, shape in shapes.items()
+    }
+    return {**{name: {name: variants} for name, variants in one.items()}, "patch-size": sizes}
 
 
 def _named(base: AttackConfig, name: str, **changes: object) -> AttackConfig:

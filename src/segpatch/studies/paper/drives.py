@@ -8,7 +8,7 @@ from typing import Any
 
 from segpatch.evaluation import Scores
 from segpatch.patch import load_patch
-from segpatch.report.findings import MARGINS
+from segpatch.report.crossed import MARGINS
 from segpatch.results import read_scores, safe_name
 from segpatch.statistics import verdict
 from segpatch.studies.paper.context import Cell, Context

@@ -18,9 +18,12 @@ PARTS = {
     "places": "damage by where the patch lies",
     "losses": "the losses of the field for equal steps",
     "ablations": "scenes, step size, steps, batch, place and patch size, one at a time",
+    "accuracy": "checkpoints of one network, from little to full accuracy",
 }
-"""The parts by name, in the order in which they run. The last two train patches of their own, the others but the
+"""The parts by name, in the order in which they run. The last three train patches of their own, the others but the
 first take those of the matrix."""
+ABLATIONS = ("scenes", "step-size", "steps", "batch", "place", "patch-size")
+OWN_PATCHES = frozenset({"losses", "ablations", "accuracy"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,8 @@ class PaperPlan:
     patches on the way whose gradients are compared, the last one included. snapshots: points of a curve.
     curve_images, size_images, place_images: measured by these parts. scales: of the measured images. grid: rows
     and columns of places. ablation_victims (the first network if empty), ablation_preset, ablation_images: of
-    losses and ablations; losses: names of LOSSES, all if empty.
+    losses and ablations; losses: names of LOSSES, ablations: of ABLATIONS, all if empty. checkpoints: victims that
+    are for the part "accuracy" alone, from little to full accuracy.
     """
 
     only: tuple[str, ...] = ()
@@ -59,6 +63,8 @@ class PaperPlan:
     ablation_preset: str = "paper"
     ablation_images: int | None = None
     losses: tuple[str, ...] = ()
+    ablations: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
     margin: float = 0.01
     precision: str = "fp32"
     batch_size: int = 4
@@ -71,20 +77,24 @@ class PaperPlan:
         for loss in self.losses:
             if loss not in LOSSES:
                 raise unknown_name("loss", loss, LOSSES)
+        for ablation in self.ablations:
+            if ablation not in ABLATIONS:
+                raise unknown_name("ablation", ablation, ABLATIONS)
         if self.draws < 4:
             raise BadInput(f"draws must be at least 4, got {self.draws}")
         if self.snapshots < 1:
             raise BadInput(f"snapshots must be at least 1, got {self.snapshots}")
         if not 1 <= self.along <= self.snapshots:
             raise BadInput(f"along must be from 1 to the number of snapshots ({self.snapshots}), got {self.along}")
+        if "accuracy" in self.only and len(self.checkpoints) < 2:
+            raise BadInput("accuracy needs two checkpoints or more; name victims with --checkpoint")
         if min(self.grid) < 1 or any(not 0 < scale <= 8 for scale in self.scales):
             raise BadInput("grid needs at least one row and column, and scales must be in (0, 8]")
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts that run, in order."""
-        own = {"losses", "ablations"}
-        needs_matrix = not self.only or not own.issuperset(self.only)
-        return tuple(
-            part for part in PARTS if (part == "matrix" and needs_matrix) or not self.only or part in self.only
-        )
+        wanted = set(self.only) or {part for part in PARTS if part != "accuracy" or self.checkpoints}
+        if not wanted <= OWN_PATCHES:
+            wanted.add("matrix")
+        return tuple(part for part in PARTS if part in wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,17 @@ from segpatch.report import write_report
 from segpatch.runs import open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
 from segpatch.studies.matrix import VIDEO_BLOCKS, measured_indices, run_matrix
-from segpatch.studies.paper.ablations import ablation_plans, ablation_victims
 from segpatch.studies.paper.aligning import alignment_cells
 from segpatch.studies.paper.context import Cell, Context, run_cell
 from segpatch.studies.paper.curves import curve_cells
 from segpatch.studies.paper.drives import drive_cells
 from segpatch.studies.paper.local import locality_cells
+from segpatch.studies.paper.matrices import study_matrices
 from segpatch.studies.paper.places import place_cells
-from segpatch.studies.paper.plan import PaperPlan
+from segpatch.studies.paper.plan import PARTS, PaperPlan
 from segpatch.studies.paper.sizes import size_cells
-from segpatch.studies.planned import MatrixPlan
 from segpatch.studies.progress import OnProgress, silent
+from segpatch.writing import remove
 
 STUDY = "study.json"
 CELLS: dict[str, Callable[[Context], list[Cell]]] = {
@@ -58,10 +58,13 @@ def run_paper(
     `cells/PART/NAME` the rest. Interrupted, `resume` goes on with the first cell that is not finished; none is
     worked out twice. ray: trains patches side by side, see `run_cells`.
     """
+    training = split_images(dataset, dataset.train_split, plan.train_images)
+    plan = _with_finished_parts(plan, out) if resume and not overwrite else plan
+    asked = study_matrices(victims, training, plan)
     record = {
         "command": "study paper",
         "argv": command,
-        "plan": asdict(plan),
+        "plan": {key: value for key, value in asdict(plan).items() if key != "only"},
         "victims": [victim_facts(victim) for victim in victims],
         "data": {"spec": dataset.spec, "fingerprint": dataset.fingerprint(plan.split or dataset.eval_split)},
     }
@@ -71,34 +74,72 @@ def run_paper(
                 write_report(out, out / "report")
             done: dict[str, Any] = read_json(out / STUDY)
             return done
+        results = {}
         with run.kept_if_begun():
-            matrices, results = [], {}
-            if "matrix" in plan.parts:
-                matrices.append("matrix")
-                context = _context(victims, dataset, plan, out, command, on_progress, ray)
-                for part in (part for part in plan.parts if part in CELLS):
-                    for cell in CELLS[part](context):
-                        results[cell.name] = run_cell(cell, context, out / "cells" / cell.name)
-            chosen = ablation_victims(victims, plan)
-            training = split_images(dataset, dataset.train_split, plan.train_images)
-            for name, asked in ablation_plans(plan.parts, chosen, training, plan).items():
-                matrices.append(f"ablations/{name}")
-                place = out / "ablations" / name
-                run_matrix(
-                    chosen,
+            for name, (networks, matrix) in asked.items():
+                place = out / name
+                result = run_matrix(
+                    networks,
                     dataset,
-                    asked,
+                    matrix,
                     place,
                     command=command,
                     resume=place.exists(),
                     on_progress=on_progress,
                     ray=ray,
                 )
-        study = {"schema": 1, "command": command, "plan": asdict(plan), "matrices": matrices, "cells": results}
+                split = plan.split or dataset.eval_split
+                context = Context(
+                    victims=networks,
+                    dataset=dataset,
+                    plan=plan,
+                    training=training,
+                    split=split,
+                    measured=measured_indices(dataset, split, matrix),
+                    block=VIDEO_BLOCKS.get(dataset.kind, 1),
+                    matrix=place,
+                    result=result,
+                    on_progress=on_progress,
+                )
+                for cell in _cells(name, context):
+                    results[cell.name] = run_cell(cell, context, out / "cells" / cell.name)
+        study = {
+            "schema": 1,
+            "command": command,
+            "plan": asdict(plan),
+            "parts": plan.parts,
+            "matrices": list(asked),
+            "cells": results,
+        }
         write_json(out / STUDY, study)
         write_report(out, out / "report")
         run.finish()
     return study
+
+
+def _cells(matrix: str, context: Context) -> Iterator[Cell]:
+    """What is asked of the patches of a matrix."""
+    if matrix == "matrix":
+        for part in (part for part in context.plan.parts if part in CELLS):
+            yield from CELLS[part](context)
+    elif matrix == "ablations/scenes":
+        yield from size_cells(context, "distances")
+
+
+def _with_finished_parts(plan: PaperPlan, out: Path) -> PaperPlan:
+    """The plan with the parts that a finished study in the directory has too.
+
+    A study that is asked for more parts than it has is begun again: its cells are kept, and only read.
+    """
+    if not (out / STUDY).is_file():
+        return plan
+    try:
+        had = set(read_json(out / STUDY)["parts"])
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"{out / STUDY} is no study's result; start again with --overwrite") from error
+    if not set(plan.parts) <= had:
+        remove(out / STUDY)
+    return replace(plan, only=tuple(part for part in PARTS if part in had.union(plan.parts)))
 
 
 def as_released(victims: Sequence[Victim], dataset: Dataset, plan: PaperPlan) -> tuple[list[Victim], PaperPlan]:
@@ -113,52 +154,4 @@ def as_released(victims: Sequence[Victim], dataset: Dataset, plan: PaperPlan) ->
     fixed = {"patch_size": (200, 200), "crop": (1024, 1024)}
     return shown, replace(
         plan, presets=("released",), seeds=(0,), overrides=fixed, images=None, train_images=None, batch_size=1
-    )
-
-
-def matrix_plan(plan: PaperPlan) -> MatrixPlan:
-    """The matrix of the study."""
-    return MatrixPlan(
-        presets=plan.presets,
-        seeds=plan.seeds,
-        ensembles=plan.ensembles,
-        overrides={**plan.overrides, "snapshots": plan.snapshots, "precision": plan.precision},
-        trained=plan.train_images,
-        split=plan.split,
-        measured=plan.images,
-        groups=plan.groups,
-        precision=plan.precision,
-        batch_size=plan.batch_size,
-        margin=plan.margin,
-        seed=plan.seed,
-    )
-
-
-def _context(
-    victims: Sequence[Victim],
-    dataset: Dataset,
-    plan: PaperPlan,
-    out: Path,
-    command: str,
-    on_progress: OnProgress,
-    ray: str | None,
-) -> Context:
-    """The matrix, run or read, and what the other parts need of it."""
-    asked = matrix_plan(plan)
-    place = out / "matrix"
-    result = run_matrix(
-        victims, dataset, asked, place, command=command, resume=place.exists(), on_progress=on_progress, ray=ray
-    )
-    split = plan.split or dataset.eval_split
-    return Context(
-        victims=victims,
-        dataset=dataset,
-        plan=plan,
-        training=split_images(dataset, dataset.train_split, plan.train_images),
-        split=split,
-        measured=measured_indices(dataset, split, asked),
-        block=VIDEO_BLOCKS.get(dataset.kind, 1),
-        matrix=place,
-        result=result,
-        on_progress=on_progress,
     )

@@ -47,12 +47,12 @@ def cases(scales: Sequence[float]) -> list[Case]:
     return sorted([*out, *native], key=lambda case: (case.images, case.frame, case.fixed, case.scale))
 
 
-def size_cells(context: Context) -> list[Cell]:
-    """A cell per patch and network that it was trained on."""
-    return [_cell(context, patch, victim) for patch, victim in context.owned()]
+def size_cells(context: Context, part: str = "sizes") -> list[Cell]:
+    """A cell per patch and network that it was trained on, named after the part."""
+    return [_cell(context, part, patch, victim) for patch, victim in context.owned()]
 
 
-def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
+def _cell(context: Context, part: str, patch: Patch, victim: Victim) -> Cell:
     unseen = context.images(context.plan.size_images)
     trained = [context.training.indices[at] for at in spaced(len(context.training), len(unseen))]
     wanted = cases(context.plan.scales)
@@ -65,7 +65,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
         return {"patch": patch.name, "victim": victim.name, "family": victim.provenance.family, "rows": rows}
 
     asked = {"patch": patch.facts(), "unseen": len(unseen), "cases": [list(case) for case in wanted]}
-    return Cell(f"sizes/{safe_name(patch.name)}_on_{safe_name(victim.name)}", [victim], asked, work)
+    return Cell(f"{part}/{safe_name(patch.name)}_on_{safe_name(victim.name)}", [victim], asked, work)
 
 
 def _measured(

@@ -1,0 +1,108 @@
+"""The one door through which runs reach the disk: a file appears whole or not at all.
+
+A file is written beside its place and renamed. What a killed process leaves is named `.<number>.unfinished`, and
+`leftovers` finds it. Every call goes to `os`, so that tests can put a failing disk in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segpatch.errors import SegpatchError
+
+UNFINISHED = ".unfinished"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file beside its place, then renames it; the old one stays where that fails (SegpatchError)."""
+    # A name of its own length, since the path's may be as long as a file system takes.
+    beside = path.with_name(f".{os.getpid()}-{zlib.crc32(os.fsencode(path.name)):08x}{UNFINISHED}")
+    with guarded(path):
+        try:
+            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            try:
+                _put(file, content)
+                os.fsync(file)
+            finally:
+                os.close(file)
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+
+
+def write_png(path: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    """Writes a picture (h, w) or (h, w, 3) as PNG, whole or not at all."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    write_whole(path, encoded.getvalue())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file; where that fails, what went in of it is taken out again."""
+    with guarded(path):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            before = os.fstat(file).st_size
+            try:
+                _put(file, f"{line}\n".encode())
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file, before)
+                raise
+        finally:
+            os.close(file)
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with those above it where it is not there."""
+    with guarded(path):
+        os.makedirs(path, exist_ok=True)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder with all that is in it; nothing where there is none."""
+    with guarded(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def leftovers(directory: Path, lock: str) -> list[Path]:
+    """Unfinished files in a directory, but not in those below it that hold a file `lock` of their own."""
+    found = []
+    for folder, below, files in os.walk(directory):
+        below[:] = [name for name in below if not Path(folder, name, lock).is_file()]
+        found += [Path(folder, name) for name in files if name.startswith(".") and name.endswith(UNFINISHED)]
+    return found
+
+
+@contextlib.contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Turns an OSError of writing at a path (no space left, no permission) into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise SegpatchError(
+            f"cannot write to {path}: {error.strerror or error}; mend that, or choose another place"
+        ) from error
+
+
+def _put(file: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(file, left) :]
