@@ -176,7 +176,7 @@ def _from_png(path: Path) -> Patch:
     with opened(path) as picture:
         text = picture.info.get(_ABOUT, "{}")
     try:
-        about = json.loads(text)
+        about = dict(json.loads(text))
     except (TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} says in a damaged record what patch it is ({error}); export it again") from error
     return rounded(_patch_of(pixels, about, path))
@@ -189,7 +189,7 @@ def _patch_of(pixels: Tensor, about: Any, path: Path) -> Patch:
     for key, kind in _RECORD.items():
         if key in about and not isinstance(about[key], kind):
             got = type(about[key]).__name__
-            raise BadInput(f"{path} is no whole patch file (its {key} is a {got}); train the patch again")
+            raise BadInput(f"{path} is no whole patch file (its {key} is of type {got}); train the patch again")
     try:
         (r, R), (g, G), (b, B) = about.get("range", zip(*FULL_RANGE, strict=True))
         low, high = (float(r), float(g), float(b)), (float(R), float(G), float(B))
