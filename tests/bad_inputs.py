@@ -82,6 +82,11 @@ def link(root: Path) -> None:
     (root / "data/images/val/val0.png").symlink_to("nowhere")
 
 
+def link_out(root: Path) -> None:
+    (root / "r").mkdir()
+    (root / "r/transfer.json").symlink_to(root / "data/classes.txt")
+
+
 def empty_split(root: Path) -> None:
     for file in (root / "data/images/val").iterdir():
         file.unlink()
@@ -182,6 +187,18 @@ BAD = [
         "victim with an unknown setting", text("v.toml", "[victim.pidnet-s]\nmeen=1"), FILE, "did you mean 'mean'"
     ),
     Bad("victim with a mean of text", text("v.toml", '[victim.pidnet-s]\nmean="x"'), FILE, "mean"),
+    Bad(
+        "victim below the home of nobody",
+        text("v.toml", '[victim.a]\nnetwork = "pidnet-s"\ncheckpoint = "~no-such-person/x"'),
+        FILE,
+        "names a path that cannot be",
+    ),
+    Bad(
+        "victim with a path too long",
+        text("v.toml", f'[victim.a]\nnetwork = "pidnet-s"\nclasses = "{"x" * 5000}"'),
+        FILE,
+        "names a path that cannot be",
+    ),
     Bad("victim without a network", text("v.toml", "[victim.x]\nwindow=0"), FILE, "needs a network"),
     Bad("plan that is not there", nothing, STUDY, "no file at"),
     Bad("plan that is no TOML", text("p.toml", "= 1"), STUDY, "no TOML file"),
@@ -201,6 +218,7 @@ BAD = [
         "report {}/r --out {}/out",
         "no valid",
     ),
+    Bad("report of a link out of it", link_out, "report {}/r --out {}/out", "is a link out of"),
     Bad("study of a list", folder("r", study_json="[]"), "report {}/r --out {}/out", "damaged"),
     Bad(
         "study that leads outside",

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
 import shutil
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,8 +132,32 @@ def _wide(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _deep(path: Path) -> None:
+    """6 by 4 pixels of 16 bits a channel by its header, which Pillow would cut to 8."""
+    about = _chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 4, 16, 2, 0, 0, 0))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + about + _chunk(b"IDAT", zlib.compress(bytes(148))) + _chunk(b"IEND", b"")
+    )
+
+
+def _turned_late(path: Path) -> None:
+    """Turned by a mark that stands behind the pixels."""
+    exif, whole = Image.Exif(), path.read_bytes()
+    exif[0x0112] = 6
+    path.write_bytes(whole[:-12] + _chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + whole[-12:])
+
+
 HEADERS = {
     "16 bits": (lambda path: Image.new("I;16", (6, 4)).save(path), "more than 8 bits"),
+    "16 bits in colour": (_deep, "more than 8 bits"),
+    "program": (
+        lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n"),
+        "cannot be read",
+    ),
     "turned": (_turned, "EXIF orientation 6"),
     "wide": (_wide, "not decoded"),
     "link": (_dangling, "a link to nothing"),
@@ -139,6 +166,7 @@ HEADERS = {
 }
 PIXELS = {
     "alpha": (lambda path: Image.new("RGBA", (6, 4), (1, 2, 3, 9)).save(path), "transparent"),
+    "turned late": (_turned_late, "EXIF orientation 6"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:80]), "cannot be read"),
 }
 
@@ -189,3 +217,42 @@ def test_odd_names_are_names(folder: Path):
     for kind in ("images", "labels"):
         (folder / f"{kind}/val/val0.png").rename(folder / f"{kind}/val/{'ü' * 60}日本 é.png")
     assert check_data(f"folder:{folder}").ok
+
+
+def test_a_file_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    path, real = folder / "images/val/val1.png", Image.open
+
+    def image_open(file: Path, *given: Any, **more: Any) -> Any:
+        if Path(file) == path:  # a stand-in, since root may read everything
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(file, *given, **more)
+
+    monkeypatch.setattr(Image, "open", image_open)
+    with pytest.raises(BadInput, match=r"val1\.png may not be read; give yourself the permission"):
+        open_data(f"folder:{folder}").samples("val")
+    assert [problem.kind for problem in check_data(f"folder:{folder}").problems] == ["image"]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.scandir
+
+    def scandir(place: Any) -> Any:
+        if Path(place) == folder / "images/val":
+            raise PermissionError(13, "Permission denied", str(place))
+        return real(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(BadInput, match=r"images/val cannot be looked into \(Permission denied\)"):
+        open_data(f"folder:{folder}")
+
+
+@pytest.mark.parametrize("kind", ["camvid", "cityscapes"])
+def test_an_empty_split_of_a_known_layout_is_a_problem(tmp_path: Path, kind: str):
+    if kind == "cityscapes":
+        write_cityscapes(tmp_path, "train", "a", 0)
+        (tmp_path / "leftImg8bit/val").mkdir()
+    else:
+        write_image(tmp_path / "train/a.png")
+        write_labels(tmp_path / "trainannot/a.png")
+        (tmp_path / "val").mkdir()
+    assert "empty" in [problem.kind for problem in check_data(f"{kind}:{tmp_path}").problems]

@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -136,6 +138,30 @@ def test_the_table_has_a_line_a_cell(run: Path, measured):
 def test_a_damaged_result_is_refused(run: Path, damage: str):
     (run / "transfer.json").write_bytes(damage.encode(errors="surrogateescape"))
     with pytest.raises(BadInput, match=r"is no valid result .* measure again"):
+        read_transfer(run)
+
+
+DISAGREEMENTS = {
+    "cell gone": (lambda r: r["cells"].pop(), "one cell for each patch and victim"),
+    "names alike": (lambda r: _alike(r), "have one name"),
+    "class gone": (lambda r: r["cells"][0]["iou"].popitem(), "are not about its classes"),
+    "colour gone": (lambda r: r["colours"].pop(), "not those of its classes"),
+    "colour out of range": (lambda r: r["colours"][0].__setitem__(0, 256), "not those of its classes"),
+    "infinite": (lambda r: r.update(margin=float("inf")), "finite"),
+}
+
+
+def _alike(record: dict[str, Any]) -> None:
+    for about in (*record["patches"], *record["cells"]):
+        about.update({key: "x" for key in ("name", "patch") if about.get(key) in ("grey", "random/full/s0")})
+
+
+@pytest.mark.parametrize(("spoil", "words"), DISAGREEMENTS.values(), ids=DISAGREEMENTS)
+def test_a_result_whose_parts_disagree_is_refused(run: Path, spoil: Callable[[Any], object], words: str):
+    record = json.loads((run / "transfer.json").read_text())
+    spoil(record)
+    (run / "transfer.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match=words):
         read_transfer(run)
 
 

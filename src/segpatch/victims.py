@@ -89,6 +89,8 @@ def _named(path: Path, name: str, content: dict[str, Any]) -> Named:
         return Named(_spec(path, name, table), settings)
     except (BadInput, Missing) as error:
         raise type(error)(f"{path}: [victim.{name}]: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # of a path too long, or of a home that nobody has
+        raise BadInput(f"{path}: [victim.{name}]: it names a path that cannot be ({error})") from error
 
 
 def _spec(path: Path, name: str, table: _Table) -> str:

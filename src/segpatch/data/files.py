@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import struct
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-from segpatch.errors import BadInput, Missing
+from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.types import IGNORE
 
 Pixels = npt.NDArray[np.uint8]
@@ -27,8 +27,7 @@ MOST_SIDE, MOST_PIXELS = 16_384, 8_192 * 8_192
 """Of a picture, in pixels; no driving camera comes near, and a larger one is refused before it is decoded."""
 _INVALID = 254  # in a label table: a value that means nothing; no class id reaches it
 _DIGEST_BYTES = 64 * 1024
-_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, zlib.error, *_BOMB)
+_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")  # some of Pillow's others start programs
 _ORIENTATION = 0x0112  # the EXIF tag that says how a picture is turned; 1 is upright
 
 
@@ -110,6 +109,8 @@ def read_image(path: Path) -> Pixels:
     """(H, W, 3) RGB. Grey, palette, CMYK and opaque alpha are converted; more than 8 bits is refused."""
     with opened(path) as picture:
         _refuse_deep(path, picture)
+        picture.load()
+        _refuse_turned(path, picture)  # a PNG may say so behind its pixels
         if picture.has_transparency_data:
             if picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
                 raise BadInput(f"{path} has transparent pixels; put it on a background, save it as RGB")
@@ -122,6 +123,7 @@ def read_labels(path: Path, table: bytes) -> Pixels:
     with opened(path) as picture:
         _refuse_unclear(path, picture)
         values = np.array(picture, dtype=np.uint8)
+        _refuse_turned(path, picture)
     labels = np.frombuffer(table, dtype=np.uint8)[values]
     wrong = np.unique(values[labels == _INVALID])
     if wrong.size:
@@ -137,7 +139,8 @@ def image_files(folder: Path) -> list[Path]:
     """The image files anywhere under `folder`, sorted, with links to nothing; hidden files are passed over."""
     return sorted(
         path
-        for path in folder.rglob("*")
+        for place, _, names in os.walk(folder, onerror=_refuse_folder)
+        for path in (Path(place, name) for name in names)
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
         if path.is_file() or (path.is_symlink() and not path.exists())
     )
@@ -163,31 +166,40 @@ def describe(folder: Path) -> str:
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """A picture whose header is read; what is wrong with it, or goes wrong inside, is a SegpatchError."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
             if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
                 raise BadInput(
                     f"{path} is {height}x{width} (height x width), more than {MOST_SIDE} pixels a side or "
                     f"{MOST_PIXELS // 1024**2} million in all; it is not decoded: cut or shrink it"
                 )
-            # To look for EXIF in a PNG that has none before its pixels, Pillow would decode it.
-            told = picture.format != "PNG" or "exif" in picture.info
-            turned = picture.getexif().get(_ORIENTATION, 1) if told else 1
-            if turned not in (0, 1):
-                raise BadInput(
-                    f"{path} is stored turned or mirrored (EXIF orientation {turned}), so its label may not lie "
-                    "on it; save it upright, without that tag"
-                )
+            _refuse_turned(path, picture)
             yield picture
-    except BadInput:
+    except SegpatchError:
         raise
-    except _UNREADABLE as error:
+    except Exception as error:  # Pillow's decoders raise nearly everything on bytes that make no sense
         raise _unreadable(path, error) from error
 
 
+def _refuse_turned(path: Path, picture: ImageFile.ImageFile) -> None:
+    # To look for EXIF in a PNG that has none before its pixels, Pillow would decode it.
+    told = picture.format != "PNG" or "exif" in picture.info
+    turned = picture.getexif().get(_ORIENTATION, 1) if told else 1
+    if turned not in (0, 1):
+        raise BadInput(
+            f"{path} is stored turned or mirrored (EXIF orientation {turned}), so its label may not lie on it; "
+            "save it upright, without that tag"
+        )
+
+
 def _refuse_deep(path: Path, picture: ImageFile.ImageFile) -> None:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+    """BadInput for more than 8 bits a channel, of which Pillow would cut some without a word."""
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;") or "16" in _raw_mode(picture):
         raise BadInput(f"{path} has more than 8 bits a channel; convert it to an 8-bit RGB image")
+
+
+def _raw_mode(picture: ImageFile.ImageFile) -> str:
+    return str(picture.tile[0][3]) if picture.tile else ""
 
 
 def _refuse_unclear(path: Path, picture: ImageFile.ImageFile) -> None:
@@ -198,8 +210,7 @@ def _refuse_unclear(path: Path, picture: ImageFile.ImageFile) -> None:
             f"{path} is a {picture.mode} picture; labels must be 8-bit PNG files whose values are class ids"
             " (grey or palette), not colours or instance ids"
         )
-    raw = str(picture.tile[0][3]) if picture.tile else ""
-    if picture.mode == "1" or raw.startswith("L;"):
+    if picture.mode == "1" or _raw_mode(picture).startswith("L;"):
         # PNG stretches such values over 0 .. 255, other writers do not: the ids cannot be told.
         raise BadInput(f"{path} is a grey picture of less than 8 bits; save its class ids as an 8-bit PNG")
 
@@ -207,8 +218,16 @@ def _refuse_unclear(path: Path, picture: ImageFile.ImageFile) -> None:
 def _unreadable(path: Path, error: Exception) -> BadInput | Missing:
     if isinstance(error, FileNotFoundError):
         return Missing(f"{path} is a link to nothing; mend it" if path.is_symlink() else f"{path} is not there")
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, PermissionError):
+        return BadInput(f"{path} may not be read; give yourself the permission")
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return BadInput(f"{path} cannot be read as an image ({reason}); replace the file")
+
+
+def _refuse_folder(error: OSError) -> None:
+    """What `os.walk` calls; a folder that is not there is an empty one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise BadInput(f"{error.filename} cannot be looked into ({error.strerror}); give yourself the permission")
 
 
 def _ranges(values: list[int]) -> str:

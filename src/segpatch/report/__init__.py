@@ -9,6 +9,7 @@ from segpatch.report.page import write_matrix_report
 from segpatch.report.study import write_study_report
 from segpatch.report.tables import write_tables
 from segpatch.results import read_transfer
+from segpatch.writing import refuse_links_out
 
 __all__ = ["write_report"]
 
@@ -18,6 +19,7 @@ def write_report(run: Path, out: Path) -> Path:
 
     Raises Missing where the run holds no result, BadInput where it is damaged.
     """
+    refuse_links_out(run)
     try:
         if (run / "study.json").is_file():
             return write_study_report(run, out)

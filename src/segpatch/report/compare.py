@@ -19,7 +19,7 @@ from segpatch.report.templates import template
 from segpatch.results import CellRecord, TransferResult, read_scores, read_transfer
 from segpatch.statistics import REPLICATES, block_ids, interval, resample_counts, resampled_miou
 from segpatch.transfer import bootstrap_counts
-from segpatch.writing import make_folder, write_whole
+from segpatch.writing import make_folder, refuse_links_out, write_whole
 
 _SECOND = 0x7365636F  # "seco": the second run's own resamples, where images are not the same
 _MANY = 5  # cells that a gate's line names
@@ -92,6 +92,8 @@ def compare(first: Path, second: Path) -> Comparison:
 def write_comparison(first: Path, second: Path, out: Path) -> Path:
     """Writes out/index.html and out/comparison.csv for two finished transfer runs, or the matrices of two studies;
     returns the page's path."""
+    refuse_links_out(first)
+    refuse_links_out(second)
     found = compare(matrix_run(first), matrix_run(second))
     make_folder(out)
     write_whole(out / "comparison.csv", _csv(found).encode())
