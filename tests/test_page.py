@@ -191,9 +191,9 @@ def test_the_viewer_shows_what_is_chosen(page: Page, made: Made):
     stage = page.locator("#stage")
     expect(stage).to_have_attribute("data-shown", "drive/0|b<i>eta|grey")
     expect(stage).to_have_attribute("data-view", "changed")
-    folder = made.run / "scenes" / safe_name("drive/0")
+    folder, seen = made.run / "scenes" / safe_name("drive/0"), safe_name("b<i>eta")
     maps = [
-        np.asarray(Image.open(folder / name)) for name in ("labels.png", "b_i_eta/clean.png", "b_i_eta/grey.png")
+        np.asarray(Image.open(folder / name)) for name in ("labels.png", f"{seen}/clean.png", f"{seen}/grey.png")
     ]
     region = region_of(folder, "grey")
     drawn = change_map(*maps, region, made.result.colours)

@@ -41,7 +41,8 @@ def test_scenes_hold_the_maps_of_the_run_and_exact_shares(run: Path):
     data = data_of(run)
     assert [scene["name"] for scene in data["scenes"]] == ["drive/0", "drive/1"]
     scene, folder = data["scenes"][0], run / "scenes" / safe_name("drive/0")
-    files = ("labels.png", "b_i_eta/clean.png", "b_i_eta/grey.png")
+    seen = safe_name("b<i>eta")
+    files = ("labels.png", f"{seen}/clean.png", f"{seen}/grey.png")
     labels, clean, patched = (np.asarray(Image.open(folder / name)) for name in files)
     view = scene["views"]["b<i>eta"]
     shown, share = view["under"]["grey"]
