@@ -6,35 +6,46 @@ A few dozen examples of each reader, or SEGPATCH_FUZZ_MINUTES of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import time
-from collections.abc import Callable
+import shutil
+import socketserver
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
 from fabricate import write_folder
+from fuzzing import as_json, fuzz, mutated
 from segpatch.cli.study import read_plan
-from segpatch.data import open_data
+from segpatch.data import CITYSCAPES, open_data
+from segpatch.data.classes import ClassSet, class_map
 from segpatch.data.files import label_table, read_image, read_labels
-from segpatch.errors import SegpatchError
+from segpatch.errors import BadInput
+from segpatch.models.catalogue import Entry, find_entry
 from segpatch.models.checkpoints import open_network, read_checkpoint
-from segpatch.patch import grey_patch, load_patch, save_patch
+from segpatch.models.download import LEDGER, download
+from segpatch.models.hf import hf_victim
+from segpatch.models.onnx import onnx_victim
+from segpatch.models.settings import class_facts
+from segpatch.patch import as_png, grey_patch, load_patch, save_patch
 from segpatch.report import write_report
+from segpatch.report.compare import write_comparison
+from segpatch.report.record import read_study
 from segpatch.results import read_scores
 from segpatch.victims import read_victims
+from test_hf import saved
+from test_onnx import write as write_onnx
 from test_report import write_run
 
-MINUTES = float(os.environ.get("SEGPATCH_FUZZ_MINUTES", "0"))
-EXAMPLES = 200 if MINUTES else 40
 VICTIMS = """[victim.pidnet-s]
 checkpoint = "p.safetensors"
 mean = [0.4, 0.4, 0.4]
@@ -42,80 +53,6 @@ window = 64
 classes = ["road", "car"]
 """
 PLAN = 'presets = ["paper"]\nseeds = [0, 1]\nonly = ["matrix"]\n'
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from([10**400, -1, 256]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-def mutated(data: st.DataObject, content: bytes) -> bytes:
-    """Some bytes cut, changed, put in, or moved from elsewhere."""
-    out = bytearray(content)
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(out)))
-        kind = data.draw(st.sampled_from(["cut", "set", "insert", "splice"]))
-        if kind == "cut":
-            del out[at : at + data.draw(st.integers(1, len(out) + 1))]
-        elif kind == "set":
-            out[at : at + 1] = data.draw(st.binary(min_size=1, max_size=4))
-        elif kind == "insert":
-            out[at:at] = data.draw(st.binary(min_size=1, max_size=9))
-        else:
-            source = data.draw(st.integers(0, len(out)))
-            out[at : at + 8] = out[source : source + 8]
-    return bytes(out)
-
-
-def changed(data: st.DataObject, content: Any) -> Any:
-    """JSON with one value, anywhere in it, replaced or removed."""
-    if isinstance(content, dict | list) and content and data.draw(st.integers(0, 5)):
-        key = data.draw(st.sampled_from(sorted(content) if isinstance(content, dict) else range(len(content))))
-        if data.draw(st.integers(0, 6)) == 0:
-            if isinstance(content, dict):
-                return {k: v for k, v in content.items() if k != key}
-            return content[:key] + content[key + 1 :]
-        if isinstance(content, dict):
-            return {**content, key: changed(data, content[key])}
-        return [*content[:key], changed(data, content[key]), *content[key + 1 :]]
-    return data.draw(JSON)
-
-
-def fuzz(path: Path, read: Callable[[], object], spoil: Callable[[st.DataObject, bytes], bytes] = mutated) -> None:
-    """Reads a spoilt file again and again; the file is whole again afterwards."""
-    whole = path.read_bytes()
-    until = time.monotonic() + 60 * MINUTES
-    count = 0
-
-    @settings(max_examples=EXAMPLES, deadline=None, database=None,
-              derandomize=not MINUTES, suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(st.data())
-    def check(data: st.DataObject) -> None:
-        nonlocal count
-        count += 1
-        path.write_bytes(spoil(data, whole))
-        try:
-            read()
-        except SegpatchError as error:
-            assert "\n" not in str(error).strip()
-
-    try:
-        check()
-        while time.monotonic() < until:
-            check()
-        if MINUTES:
-            print(f"{path.name}: {count} examples")
-    finally:
-        path.write_bytes(whole)
-
-
-def as_json(data: st.DataObject, whole: bytes) -> bytes:
-    return json.dumps(changed(data, json.loads(whole))).encode()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's about a damaged TIFF, which is then refused
@@ -218,3 +155,151 @@ def test_reports(run: Path, file: str, tmp_path: Path):
     }
     path = min(run.glob(names.get(file, file)))
     fuzz(path, lambda: write_report(run, tmp_path / "out"), as_json if path.suffix == ".json" else mutated)
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Iterator[tuple[Path, Entry]]:
+    """A server that answers whatever the file holds, and the checkpoint that is to be had from it."""
+    content = save({"weight": torch.ones(3)})
+    head = f'HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nETag: "one"\r\nConnection: close\r\n\r\n'
+    path = tmp_path / "answer"
+    path.write_bytes(head.encode() + content)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.recv(1 << 16)
+                self.request.sendall(path.read_bytes())
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/net.safetensors"
+        yield path, replace(find_entry("pidnet-s"), file="net.safetensors", address=address)
+        server.shutdown()
+
+
+def test_downloads(tmp_path: Path, answers: tuple[Path, Entry]):
+    path, entry = answers
+    folder = tmp_path / "cache"
+
+    def read() -> None:
+        (folder / entry.file).unlink(missing_ok=True)
+        (folder / LEDGER).unlink(missing_ok=True)
+        download(entry, folder, max_size=1 << 20)
+
+    fuzz(path, read)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"200 OK", b"206 Partial Content\r\nContent-Range: bytes 3-/99"))
+    part, version = folder / f".{entry.file}.part", folder / f".{entry.file}.version"
+
+    def go_on() -> None:
+        part.write_bytes(b"abc")
+        version.write_text('"one"')
+        read()
+
+    fuzz(path, go_on)
+
+
+@pytest.mark.parametrize("file", [LEDGER, ".net.safetensors.part", ".net.safetensors.version"])
+def test_what_downloads_left(tmp_path: Path, answers: tuple[Path, Entry], file: str):
+    _, entry = answers
+    path = tmp_path / file
+    ledger = {entry.file: {"sha256": "0" * 64, "first_seen": "2026-01-01"}, "other": {"sha256": "1"}}
+    content = {LEDGER: json.dumps(ledger), ".net.safetensors.part": "ab"}.get(file, '"one"')
+    path.write_text(content)
+
+    def read() -> None:
+        held = path.read_bytes()
+        (tmp_path / entry.file).unlink(missing_ok=True)
+        if file.endswith("version"):
+            (tmp_path / ".net.safetensors.part").write_bytes(b"ab")
+        try:
+            download(entry, tmp_path, max_size=1 << 20)
+        finally:
+            path.write_bytes(held)
+
+    fuzz(path, read, as_json if file == LEDGER else mutated)
+
+
+@pytest.mark.parametrize("file", ["png", "record"])
+def test_pictures_of_patches(tmp_path: Path, file: str):
+    path = tmp_path / ("p.png" if file == "png" else "p.json")
+    path.write_bytes(as_png(grey_patch((3, 3))))
+
+    def read() -> None:
+        text = PngInfo()
+        text.add_text("segpatch", path.read_text())
+        Image.new("RGB", (3, 3)).save(tmp_path / "p.png", pnginfo=text)
+        json.dumps(load_patch(tmp_path / "p.png").facts())
+
+    if file == "record":
+        path.write_text(json.dumps(grey_patch((3, 3)).facts()))
+    fuzz(path, read if file == "record" else lambda: load_patch(path), as_json if file == "record" else mutated)
+
+
+def test_class_maps(tmp_path: Path):
+    path = tmp_path / "map.csv"
+    path.write_text("road,street\ncar,vehicle\n")
+    source, target = ClassSet.of(["road", "car"], "a"), ClassSet.of(["street", "vehicle"], "b")
+    fuzz(path, lambda: class_map(source, target, path))
+
+
+@pytest.mark.parametrize("file", ["net.onnx", "record"])
+def test_onnx_files(tmp_path: Path, file: str):
+    about = json.dumps(
+        {"network": "tiny", "mean": [0, 0, 0], "std": [1, 1, 1], "classes": class_facts(CITYSCAPES)}
+    )
+    path = write_onnx(tmp_path / "net.onnx", facts=about)
+    images = torch.rand(1, 3, 6, 8)
+    if file == "net.onnx":
+        fuzz(path, lambda: onnx_victim(path)(images))
+        return
+    record = tmp_path / "record.json"
+    record.write_text(about)
+
+    def read() -> None:
+        onnx_victim(write_onnx(path, facts=record.read_text()))(images)
+
+    fuzz(record, read, as_json)
+
+
+def test_onnx_files_read_no_weights_from_elsewhere(tmp_path: Path):
+    (tmp_path / "secret").write_bytes(bytes(4 * 19 * 27))
+    (tmp_path / "in").mkdir()
+    path = write_onnx(tmp_path / "in/net.onnx")
+    model = onnx.load(path)
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../secret")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BadInput, match="no ONNX file that onnxruntime can run"):
+        onnx_victim(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of transformers, about odd settings
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_folders_of_hugging_face(tmp_path: Path, file: str):
+    folder = saved(tmp_path / "net", preprocessor={"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1]})
+    path = Path(folder, file)
+    fuzz(path, lambda: hf_victim(folder), as_json if path.suffix == ".json" else mutated)
+
+
+@pytest.fixture(scope="module")
+def study(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of a matrix and of one made-up cell a part."""
+    root = tmp_path_factory.mktemp("study")
+    shutil.copytree(run, root / "matrix")
+    record = {"command": "segpatch study paper", "plan": {}, "matrices": ["matrix"], "cells": {}}
+    (root / "study.json").write_text(json.dumps(record))
+    return root
+
+
+def test_records_of_studies(study: Path):
+    fuzz(study / "study.json", lambda: read_study(study), as_json)
+
+
+def test_comparisons(run: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    fuzz(other / "transfer.json", lambda: write_comparison(run, other, tmp_path / "out"), as_json)

@@ -166,7 +166,7 @@ def _load(name: str | None, path: Path, dtype: torch.dtype | None = None) -> _Lo
     if entry and entry.refused:
         raise BadInput(f"{path} cannot be used: as {entry.name}, which it is called, {entry.refused}")
     head = state.get(layout.classifier)
-    classes = len(head) if head is not None and head.ndim and len(head) else len(CITYSCAPES)
+    classes = len(head) if head is not None and head.ndim and head.numel() else len(CITYSCAPES)
     module = layout.build_for(state, classes, **(entry.variant if entry else {}))
     widest = dtype or (torch.float64 if any(v.dtype == torch.float64 for v in state.values()) else torch.float32)
     module.to(widest)
