@@ -45,6 +45,7 @@ from segpatch.victims import read_victims
 from test_hf import saved
 from test_onnx import write as write_onnx
 from test_report import write_run
+from test_study_report import write_study
 
 VICTIMS = """[victim.pidnet-s]
 checkpoint = "p.safetensors"
@@ -285,18 +286,22 @@ def test_folders_of_hugging_face(tmp_path: Path, file: str):
     fuzz(path, lambda: hf_victim(folder), as_json if path.suffix == ".json" else mutated)
 
 
+def test_records_of_studies(run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "matrix")
+    record = {"command": "x", "plan": {}, "matrices": ["matrix"], "cells": {"sizes/a": {"b": 1}}}
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    fuzz(tmp_path / "study.json", lambda: read_study(tmp_path), as_json)
+
+
 @pytest.fixture(scope="module")
-def study(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of a matrix and of one made-up cell a part."""
-    root = tmp_path_factory.mktemp("study")
-    shutil.copytree(run, root / "matrix")
-    record = {"command": "segpatch study paper", "plan": {}, "matrices": ["matrix"], "cells": {}}
-    (root / "study.json").write_text(json.dumps(record))
-    return root
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("study"))
 
 
-def test_records_of_studies(study: Path):
-    fuzz(study / "study.json", lambda: read_study(study), as_json)
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
+def test_reports_of_studies(study: Path, tmp_path: Path):
+    fuzz(study / "study.json", lambda: write_report(study, tmp_path / "out"), as_json)
 
 
 def test_comparisons(run: Path, tmp_path: Path):

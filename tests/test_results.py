@@ -147,6 +147,8 @@ DISAGREEMENTS = {
     "class gone": (lambda r: r["cells"][0]["iou"].popitem(), "are not about its classes"),
     "colour gone": (lambda r: r["colours"].pop(), "not those of its classes"),
     "colour out of range": (lambda r: r["colours"][0].__setitem__(0, 256), "not those of its classes"),
+    "group gone": (lambda r: r["dataset"]["groups"].pop(), "do not go together"),
+    "no block": (lambda r: r["dataset"].update(block=0), "do not go together"),
     "infinite": (lambda r: r.update(margin=float("inf")), "finite"),
 }
 

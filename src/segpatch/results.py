@@ -257,6 +257,9 @@ def _disagreement(result: TransferResult) -> str | None:
         return "it does not have one cell for each patch and victim"
     if len(set(pairs)) < len(pairs):
         return "two of its patches or victims have one name"
+    about = result.dataset
+    if not len(about.names) == len(about.groups) == about.images > 0 or about.block < 1:
+        return "its images, their names and their groups do not go together"
     named = set(result.classes)
     if any(set(iou) != named for cell in result.cells for iou in (cell.iou, cell.iou_clean_outside)):
         return "its cells are not about its classes"

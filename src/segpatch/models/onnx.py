@@ -145,9 +145,9 @@ def _session(path: Path) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what goes wrong is said in one line, below
     try:
-        # Not Azure's, which runs nothing here and has onnxruntime print to stdout where a file is damaged.
-        providers = [name for name in onnxruntime.get_available_providers() if not name.startswith("Azure")]
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        providers = onnxruntime.get_available_providers()
+        # To fall back on other providers, it would print to stdout and read a damaged file again.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
     except Exception as error:  # onnxruntime has many of its own
         raise BadInput(f"{path} is no ONNX file that onnxruntime can run ({_first_line(error)})") from error
 

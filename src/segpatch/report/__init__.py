@@ -32,4 +32,4 @@ def write_report(run: Path, out: Path) -> Path:
         raise BadInput(f"{run} holds a damaged result ({error!r}); measure again") from error
 
 
-_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, StopIteration)
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, StopIteration)

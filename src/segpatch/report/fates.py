@@ -83,7 +83,7 @@ def read_counts(run: Path, result: TransferResult) -> dict[tuple[str, str], Coun
     out = {}
     for index, cell in enumerate(result.cells):
         rows = [scores.get(f"{index}/{which}") for which in ("clean_outside", "patched")]
-        if any(row is None or row.shape != shape for row in rows):
+        if any(row is None or row.shape != shape or row.is_floating_point() for row in rows):
             raise BadInput(
                 f"{run / 'scores.safetensors'} holds no counts {'x'.join(map(str, shape))} of {cell.patch} on "
                 f"{cell.victim}; measure again"

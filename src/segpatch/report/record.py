@@ -12,6 +12,7 @@ from segpatch.runs import read_json
 
 _HOLDS = {"command": str, "plan": dict, "matrices": list, "cells": dict}
 """What of study.json is relied on everywhere."""
+_LONGEST = 200  # of a matrix's name
 
 Holds = Literal["holds", "does not hold", "undecided", "not run"]
 
@@ -47,7 +48,8 @@ def read_study(directory: Path) -> Study:
     if not all(isinstance(cell, dict) for cell in record["cells"].values()):
         raise BadInput(f"{path} is damaged (a cell is no table); run the study again")
     for name in record["matrices"]:
-        if not isinstance(name, str) or not (directory / name).resolve().is_relative_to(directory.resolve()):
+        plain = isinstance(name, str) and name.isprintable() and len(name) < _LONGEST
+        if not plain or not (directory / name).resolve().is_relative_to(directory.resolve()):
             raise BadInput(f"{path} is damaged (its matrix {name!r} lies outside the run); run the study again")
     return Study(directory, record, {name: read_transfer(directory / name) for name in record["matrices"]})
 
