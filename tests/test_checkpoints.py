@@ -222,7 +222,7 @@ def test_file_hash(tmp_path):
 
 def test_damaged_metadata_is_refused(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "n.safetensors", metadata={"segpatch": "{half"})
-    with pytest.raises(BadInput, match="not a whole safetensors file"):
+    with pytest.raises(BadInput, match="holds a damaged record of its network"):
         read_checkpoint(tmp_path / "n.safetensors")
 
 

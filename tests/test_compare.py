@@ -181,7 +181,9 @@ def test_what_is_not_known_passes_no_gate(runs: tuple[Path, Path], tmp_path: Pat
 def test_nothing_in_common_is_refused(runs: tuple[Path, Path], tmp_path: Path):
     record = json.loads((runs[0] / "transfer.json").read_text())
     for cell in record["cells"]:
-        cell["victim"] = "z"
+        cell["victim"] += "z"
+    for victim in record["victims"]:
+        victim["name"] += "z"
     (tmp_path / "other").mkdir()
     (tmp_path / "other/transfer.json").write_text(json.dumps(record))
     (tmp_path / "other/scores.safetensors").write_bytes((runs[0] / "scores.safetensors").read_bytes())

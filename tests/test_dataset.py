@@ -154,8 +154,9 @@ def test_sixteen_bits_and_transparency_are_refused(folder: Path):
 @pytest.mark.parametrize("place", ["images", "labels"])
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
 def test_an_unreadable_file_is_named(folder: Path, place: str, content: bytes | None):
+    write_image(folder / "images/val/val1.png", height=40, width=60)
+    write_labels(folder / "labels/val/val1.png", height=40, width=60)
     path = folder / place / "val/val1.png"
-    write_image(path, height=40, width=60) if place == "images" else write_labels(path, height=40, width=60)
     path.write_bytes(path.read_bytes()[:50] if content is None else content)
     with pytest.raises(BadInput, match=rf"{place}/val/val1\.png cannot be read") as caught:
         open_data(f"folder:{folder}").read("val", 1)

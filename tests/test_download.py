@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import threading
@@ -171,6 +172,7 @@ REFUSED = {
     "no answer": (lambda h: h.connection.close(), Missing, "cannot be reached"),
     "nonsense": (lambda h: h.wfile.write(b"hello\r\n\r\n"), Missing, "cannot be reached"),
     "another part": (wrong_part, Missing, "another part of the file"),
+    "no address": (lambda h: h.answer(302, b"", 0, Location="http://["), Missing, "cannot be reached"),
     "a loop": (lambda h: h.answer(302, b"", 0, Location=h.path), Missing, "the server answers 302"),
 }
 
@@ -184,6 +186,21 @@ def test_what_a_server_may_do_wrong_leaves_no_file(entry, server, tmp_path, case
     assert visible(tmp_path) == []
     server.behave = ranged()
     assert download(entry, tmp_path, max_size=MB).read_bytes() == CONTENT, "and the next try succeeds"
+
+
+@pytest.mark.parametrize("version", [b"\xff", b"a\nb", b""])
+def test_a_version_that_cannot_be_sent_back_starts_again(entry, server, tmp_path, version):
+    (tmp_path / f".{FILE}.part").write_bytes(b"abc")
+    (tmp_path / f".{FILE.removesuffix('.safetensors')}.safetensors.version").write_bytes(version)
+    assert download(entry, tmp_path, max_size=MB).read_bytes() == CONTENT
+    assert server.seen[0].get("Range") is None
+
+
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000])
+def test_a_length_that_is_no_number_is_unknown(entry, server, tmp_path, length):
+    server.behave = lambda h: h.answer(200, CONTENT, Content_Length=length)
+    with contextlib.suppress(Missing):  # the other end may end at an absurd length
+        download(entry, tmp_path, max_size=MB)
 
 
 def test_no_server(entry, tmp_path, server):

@@ -44,7 +44,7 @@ FLOORS = [
         "notebook",
         "processes",
     ],
-    ["runs", "results", "plots", "report", "victims", "published", "patches"],
+    ["runs", "results", "names", "plots", "report", "victims", "published", "patches"],
     ["studies"],
     ["cli", "__main__"],
 ]

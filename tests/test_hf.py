@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,21 @@ def refused(source, kind=BadInput):
     assert "\n" not in message
     assert source in message
     return message
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"decoder_hidden_size": 10**7}, "asks for .* weights, it holds"),
+        ({"hidden_sizes": [8, 16, 20, 3_000_000]}, "asks for .* weights, it holds"),
+        ({"depths": [1, 1, 1, 20_000]}, r"more than 1000 layers \(depths\)"),
+    ],
+)
+def test_a_config_that_asks_for_more_than_the_weights_is_not_believed(tmp_path, said, words):
+    source = saved(tmp_path / "mine")
+    config = tmp_path / "mine/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **said}))
+    assert re.search(words, refused(source))
 
 
 @pytest.mark.parametrize("size", [(64, 96), (45, 77)])

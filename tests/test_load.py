@@ -1,8 +1,10 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from segpatch.data.classes import CAMVID, CITYSCAPES
@@ -81,6 +83,13 @@ def test_a_victim_of_a_double_file_takes_single_images(tmp_path):
 def test_load_network_takes_the_number_of_classes_from_the_file(tmp_path):
     network = load_network("tiny-net", write(tmp_path / "n.safetensors", classes=11))
     assert network(IMAGES).shape == (1, 11, 6, 8)
+
+
+def test_a_file_of_absurdly_many_classes_is_refused_before_they_are_made(tmp_path):
+    state = tiny().state_dict() | {"last.weight": torch.zeros(10**7, 1, dtype=torch.uint8)}
+    save_file(state, tmp_path / "n.safetensors", metadata={"segpatch": json.dumps(FACTS)})
+    with pytest.raises(BadInput, match="predicts 10000000 classes; labels have at most 254"):
+        load_network("tiny-net", tmp_path / "n.safetensors")
 
 
 def test_name_and_file(tmp_path):

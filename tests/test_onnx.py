@@ -126,7 +126,7 @@ def test_what_segpatch_wrote_into_the_file(tmp_path):
     )
     assert (about.trained_on, about.preprocessing) == ("cityscapes train", None)
     assert_close(victim(IMAGES), convolved(IMAGES, 3))
-    with pytest.raises(BadInput, match="record of segpatch is damaged"):
+    with pytest.raises(BadInput, match="holds a damaged record of its network"):
         onnx_victim(write(tmp_path / "net.onnx", facts="{half"))
     with pytest.raises(BadInput, match="names its classes in a damaged record"):
         onnx_victim(write(tmp_path / "net.onnx", facts='{"classes": {}}'))

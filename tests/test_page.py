@@ -20,7 +20,7 @@ from fabricate import write_matrix_run
 from segpatch.plots import figure
 from segpatch.report import write_report
 from segpatch.report.pictures import WRONG, change_map, jpeg_uri, read_rgb, region_of
-from segpatch.results import TransferResult, read_transfer
+from segpatch.results import TransferResult, read_transfer, safe_name
 from test_report import write_run
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -194,9 +194,9 @@ def test_the_viewer_shows_what_is_chosen(page: Page, made: Made):
     stage = page.locator("#stage")
     expect(stage).to_have_attribute("data-shown", "drive/0|b<i>eta|grey")
     expect(stage).to_have_attribute("data-view", "changed")
-    folder = made.run / "scenes/drive_0"
+    folder, seen = made.run / "scenes" / safe_name("drive/0"), safe_name("b<i>eta")
     maps = [
-        np.asarray(Image.open(folder / name)) for name in ("labels.png", "b_i_eta/clean.png", "b_i_eta/grey.png")
+        np.asarray(Image.open(folder / name)) for name in ("labels.png", f"{seen}/clean.png", f"{seen}/grey.png")
     ]
     region = region_of(folder, "grey")
     drawn = change_map(*maps, region, made.result.colours)

@@ -22,6 +22,7 @@ from segpatch.models.victim import Victim
 from segpatch.patch import Patch, grey_patch, natural_patch, random_patch, save_patch
 from segpatch.plots import figure
 from segpatch.report import write_report
+from segpatch.report.compare import write_comparison
 from segpatch.report.facts import class_table, rows_in_order, under_trained
 from segpatch.report.pictures import WRONG, change_map, newly_wrong, outline, paint, png_uri
 from segpatch.report.verdicts import verdicts
@@ -188,9 +189,23 @@ def test_missing_run_and_damaged_picture(run, tmp_path):
     with pytest.raises(Missing, match=r"transfer\.json"):
         write_report(tmp_path, tmp_path / "out")
     shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run" / "scenes" / "drive_0" / "labels.png").write_bytes(b"no picture")
+    (tmp_path / "run" / "scenes" / safe_name("drive/0") / "labels.png").write_bytes(b"no picture")
     with pytest.raises(BadInput, match=r"labels\.png"):
         write_report(tmp_path / "run", tmp_path / "out")
+
+
+@pytest.mark.parametrize("link", ["config.json", "scenes/x", "report"])
+def test_a_run_shows_and_writes_nothing_outside_of_it(run, tmp_path, link):
+    shutil.copytree(run, tmp_path / "run")
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (tmp_path / "run" / link).unlink(missing_ok=True)
+    (tmp_path / "run" / link).symlink_to(secret)
+    for write in (lambda: write_report(tmp_path / "run", tmp_path / "run/report"),
+                  lambda: write_comparison(run, tmp_path / "run", tmp_path / "out")):  # fmt: skip
+        with pytest.raises(BadInput, match=f"{link} is a link out of"):
+            write()
+    assert not list(secret.iterdir()) and not (tmp_path / "out").exists()
 
 
 def test_summary_is_computed_from_the_cells(run):

@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -139,6 +141,32 @@ def test_a_damaged_result_is_refused(run: Path, damage: str):
         read_transfer(run)
 
 
+DISAGREEMENTS = {
+    "cell gone": (lambda r: r["cells"].pop(), "one cell for each patch and victim"),
+    "names alike": (lambda r: _alike(r), "have one name"),
+    "class gone": (lambda r: r["cells"][0]["iou"].popitem(), "are not about its classes"),
+    "colour gone": (lambda r: r["colours"].pop(), "not those of its classes"),
+    "colour out of range": (lambda r: r["colours"][0].__setitem__(0, 256), "not those of its classes"),
+    "group gone": (lambda r: r["dataset"]["groups"].pop(), "do not go together"),
+    "no block": (lambda r: r["dataset"].update(block=0), "do not go together"),
+    "infinite": (lambda r: r.update(margin=float("inf")), "finite"),
+}
+
+
+def _alike(record: dict[str, Any]) -> None:
+    for about in (*record["patches"], *record["cells"]):
+        about.update({key: "x" for key in ("name", "patch") if about.get(key) in ("grey", "random/full/s0")})
+
+
+@pytest.mark.parametrize(("spoil", "words"), DISAGREEMENTS.values(), ids=DISAGREEMENTS)
+def test_a_result_whose_parts_disagree_is_refused(run: Path, spoil: Callable[[Any], object], words: str):
+    record = json.loads((run / "transfer.json").read_text())
+    spoil(record)
+    (run / "transfer.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match=words):
+        read_transfer(run)
+
+
 def test_an_unknown_key_is_refused(run: Path):
     content = json.loads((run / "transfer.json").read_text())
     (run / "transfer.json").write_text(json.dumps({**content, "extra": 1}))
@@ -172,15 +200,39 @@ def test_a_victim_says_whether_it_has_seen_the_split(trained_on: str | None, see
 
 def test_scenes_are_kept_as_index_maps(tmp_path: Path):
     maps = [torch.full((4, 6), value, dtype=torch.uint8) for value in (1, 2, 255)]
-    write_picture(tmp_path, Picture("day/1", "a/paper/s0", "net:x", *maps, Region(1, 2, 3, 4)))
-    scene = tmp_path / "scenes/day_1"
+    write_picture(tmp_path, Picture("day1", "a/paper/s0", "net-x", *maps, Region(1, 2, 3, 4)))
+    scene = tmp_path / "scenes/day1"
     found = {str(path.relative_to(scene)) for path in scene.rglob("*.*")}
-    assert found == {"labels.png", "net_x/clean.png", "net_x/a_paper_s0.png", "a_paper_s0.json"}
-    with Image.open(scene / "net_x/a_paper_s0.png") as picture:
+    assert found == {"labels.png", "net-x/clean.png", "net-x/a_paper_s0.png", "a_paper_s0.json"}
+    with Image.open(scene / "net-x/a_paper_s0.png") as picture:
         assert picture.mode == "L" and picture.getextrema() == (255, 255) and picture.size == (6, 4)
     assert json.loads((scene / "a_paper_s0.json").read_text()) == {"region": [1, 2, 3, 4]}
 
 
 def test_file_names_are_safe():
     assert safe_name("pidnet-s+bisenetv2/strong/s0") == "pidnet-s+bisenetv2_strong_s0"
-    assert "/" not in safe_name("../../etc/passwd")
+    assert safe_name("0001TP_006690") == "0001TP_006690"
+    assert safe_name("none") == "none"
+
+
+def test_names_stay_apart_and_inside_their_folder(tmp_path: Path):
+    names = [
+        "..",
+        ".",
+        "",
+        "../../etc/passwd",
+        "a/b",
+        "a_b",
+        "a b",
+        "a/p/s0",
+        "a_p_s0",
+        "a:p:s0",
+        "straße/ß",
+        "\udc80",
+    ]
+    names += ["x" * 300, "x" * 301, "日本語" * 90, "a/" * 200 + "s0"]
+    files = [safe_name(name) for name in names]
+    assert len(set(files)) == len(names)
+    for file in files:
+        assert Path(file).name == file and not file.startswith(".")
+        (tmp_path / f"training-{file}.safetensors").touch()

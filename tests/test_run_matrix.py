@@ -160,7 +160,8 @@ def test_bad_input_leaves_nothing(dataset: Dataset, tmp_path: Path, plan: dict, 
 
 
 def test_a_bad_image_keeps_what_was_trained(dataset: Dataset, tmp_path: Path):
-    (tmp_path / "data/labels/val/val1.png").write_bytes(b"no picture")
+    label = tmp_path / "data/labels/val/val1.png"
+    label.write_bytes(label.read_bytes()[:45])  # its header is whole, its pixels are not
     with pytest.raises(BadInput, match=r"val1\.png"):
         matrix(dataset, tmp_path / "run")
     assert (tmp_path / "run/cells/a_paper_s0/patch.safetensors").is_file()
@@ -168,7 +169,8 @@ def test_a_bad_image_keeps_what_was_trained(dataset: Dataset, tmp_path: Path):
 
 
 def test_measuring_fails_and_nothing_was_trained(dataset: Dataset, tmp_path: Path):
-    (tmp_path / "data/labels/val/val1.png").write_bytes(b"no picture")
+    label = tmp_path / "data/labels/val/val1.png"
+    label.write_bytes(label.read_bytes()[:45])  # its header is whole, its pixels are not
     with pytest.raises(BadInput, match=r"val1\.png"):
         matrix(dataset, tmp_path / "run", {"presets": ()}, given=[Patch(torch.zeros(3, 4, 4))])
     assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from tiny import conv_victim, learnable_dataset
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from dataclasses import replace
+    return write_study(tmp_path_factory.mktemp("study"))
 
-    root = tmp_path_factory.mktemp("study")
+
+def write_study(root: Path) -> Path:
+    """A study of tiny networks that holds every part; its directory."""
     plan = replace(
         PLAN,
         losses=("correct-pixel", "gamma-0.8", "cross-entropy"),

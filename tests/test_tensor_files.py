@@ -245,3 +245,9 @@ def test_damaged_files_are_refused_or_read_but_never_crash(tmp_path, form):
             assert "\n" not in str(error)
             refused += 1
     assert refused > 20
+
+
+def test_a_pickle_with_a_damaged_text_is_refused_without_a_warning(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02S'\\S'\n.")  # a text with an escape that there is not
+    with pytest.raises(BadInput, match=r"holds more than tensors \(instruction STRING\)"):
+        open_torch(tmp_path / "a.pth")

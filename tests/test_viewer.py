@@ -16,7 +16,7 @@ from segpatch.errors import BadInput
 from segpatch.report import gallery, viewer
 from segpatch.report.fates import read_counts
 from segpatch.report.pictures import NO_TRUTH, index_png, newly_wrong, region_of, told_apart
-from segpatch.results import read_transfer
+from segpatch.results import read_transfer, safe_name
 from test_report import write_run
 
 
@@ -40,8 +40,9 @@ def indices(text: str) -> np.ndarray:
 def test_scenes_hold_the_maps_of_the_run_and_exact_shares(run: Path):
     data = data_of(run)
     assert [scene["name"] for scene in data["scenes"]] == ["drive/0", "drive/1"]
-    scene, folder = data["scenes"][0], run / "scenes/drive_0"
-    files = ("labels.png", "b_i_eta/clean.png", "b_i_eta/grey.png")
+    scene, folder = data["scenes"][0], run / "scenes" / safe_name("drive/0")
+    seen = safe_name("b<i>eta")
+    files = ("labels.png", f"{seen}/clean.png", f"{seen}/grey.png")
     labels, clean, patched = (np.asarray(Image.open(folder / name)) for name in files)
     view = scene["views"]["b<i>eta"]
     shown, share = view["under"]["grey"]
@@ -81,7 +82,7 @@ def test_maps_are_thinned_until_they_fit(run: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_index_without_a_class_is_refused(tmp_path: Path):
     run = write_run(tmp_path)
-    Image.fromarray(np.full((24, 48), 4, np.uint8)).save(run / "scenes/drive_1/alpha/clean.png")
+    Image.fromarray(np.full((24, 48), 4, np.uint8)).save(run / "scenes" / safe_name("drive/1") / "alpha/clean.png")
     with pytest.raises(BadInput, match=r"clean\.png holds an index beyond the 4 classes; measure again"):
         data_of(run)
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from disk import FAULTS, Disk
 from segpatch import writing
-from segpatch.errors import SegpatchError
-from segpatch.writing import append_line, leftovers, make_folder, remove, write_png, write_whole
+from segpatch.errors import BadInput, SegpatchError
+from segpatch.writing import append_line, leftovers, make_folder, refuse_links_out, remove, write_png, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -140,3 +140,28 @@ def test_there_is_no_other_way_to_the_disk():
                 found.setdefault(str(path.relative_to(root)), set()).add(name)
     others = {name: calls - DOORS.get(name, set()) for name, calls in found.items() if name != "writing.py"}
     assert not {name: calls for name, calls in others.items() if calls}
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path):
+    outside = tmp_path / "outside"
+    outside.write_text("as it was")
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("a.json", "steps.jsonl"):
+        (out / name).symlink_to(outside)
+    write_whole(out / "a.json", b"new")
+    with pytest.raises(SegpatchError, match=r"steps\.jsonl"):
+        append_line(out / "steps.jsonl", "{}")
+    assert outside.read_text() == "as it was"
+    assert not (out / "a.json").is_symlink() and (out / "a.json").read_text() == "new"
+
+
+def test_a_link_out_of_a_directory_is_refused(tmp_path: Path):
+    out = tmp_path / "out"
+    (out / "below").mkdir(parents=True)
+    (out / "below/a").write_text("")
+    (out / "b").symlink_to("below/a")
+    refuse_links_out(out)
+    (out / "below/c").symlink_to("../../elsewhere")
+    with pytest.raises(BadInput, match="below/c is a link out of"):
+        refuse_links_out(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from segpatch.data.files import read_image
+from segpatch.data.files import opened, read_image
 from segpatch.eot import generator_at
-from segpatch.errors import BadInput, Missing
+from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.writing import write_whole
 
 Range = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -33,6 +34,17 @@ KINDS = ("trained", "grey", "random", "natural")
 PNG = "png/"
 """How the name of a patch begins that went through 8 bits a channel."""
 _ABOUT = "segpatch"  # the text of a PNG that says what patch it is
+_RECORD = {
+    "name": str,
+    "kind": str,
+    "preset": str | None,
+    "trained_on": list,
+    "loss": str | None,
+    "steps": int,
+    "seed": int | None,
+    "place": str,
+    "origin": dict,
+}
 _PIXELS = 0x70697865  # "pixe": an address that no training step reaches
 
 
@@ -58,7 +70,12 @@ class Patch:
     origin: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.pixels.ndim != 3 or self.pixels.shape[0] != 3 or not self.pixels.is_floating_point():
+        if (
+            self.pixels.ndim != 3
+            or self.pixels.shape[0] != 3
+            or not self.pixels.numel()
+            or not self.pixels.is_floating_point()
+        ):
             raise BadInput(f"a patch is a float tensor (3, h, w), got {tuple(self.pixels.shape)}")
         if not bool(torch.isfinite(self.pixels).all()) or not 0 <= self.pixels.min() <= self.pixels.max() <= 1:
             raise BadInput("patch pixels must be finite and lie in [0, 1]")
@@ -121,10 +138,12 @@ def load_patch(path: Path | str) -> Patch:
             if list(file.keys()) != ["pixels"]:
                 raise BadInput(f"{path} holds no patch but other tensors; give a patch.safetensors")
             pixels = file.get_tensor("pixels")
-            about = json.loads((file.metadata() or {}).get("segpatch", "{}"))
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+    except BadInput:
+        raise
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no whole patch file ({error}); train the patch again") from error
-    patch = _patch_of(pixels, about, path)
+    patch = _patch_of(pixels.float() if pixels.is_floating_point() else pixels, about, path)
     if about.get("sha256", patch.sha256()) != patch.sha256():
         raise BadInput(f"{path} is damaged: its pixels are not those that were saved; train the patch again")
     return patch
@@ -147,38 +166,46 @@ def as_png(patch: Patch) -> bytes:
 
 def says_patch(path: Path) -> bool:
     """Whether a picture says that it is a patch, as those of `as_png` do; False for what is no picture."""
-    try:
-        with Image.open(path) as picture:
-            return _ABOUT in picture.info
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
+    with contextlib.suppress(SegpatchError), opened(path) as picture:
+        return _ABOUT in picture.info
+    return False
 
 
 def _from_png(path: Path) -> Patch:
     pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1).float() / 255
-    with Image.open(path) as picture:
+    with opened(path) as picture:
         text = picture.info.get(_ABOUT, "{}")
     try:
         about = dict(json.loads(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} says in a damaged record what patch it is ({error}); export it again") from error
     return rounded(_patch_of(pixels, about, path))
 
 
-def _patch_of(pixels: Tensor, about: dict[str, Any], path: Path) -> Patch:
-    """The patch of pixels and of what its file says about it."""
-    low, high = zip(*about.get("range", zip(*FULL_RANGE, strict=True)), strict=True)
+def _patch_of(pixels: Tensor, about: Any, path: Path) -> Patch:
+    """The patch of pixels and of what its file says about it; BadInput where that makes no sense."""
+    if not isinstance(about, dict):
+        raise BadInput(f"{path} is no whole patch file (its record is no table); train the patch again")
+    for key, kind in _RECORD.items():
+        if key in about and not isinstance(about[key], kind):
+            got = type(about[key]).__name__
+            raise BadInput(f"{path} is no whole patch file (its {key} is of type {got}); train the patch again")
+    try:
+        (r, R), (g, G), (b, B) = about.get("range", zip(*FULL_RANGE, strict=True))
+        low, high = (float(r), float(g), float(b)), (float(R), float(G), float(B))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"{path} is no whole patch file (its range: {error}); train the patch again") from error
     return Patch(
         pixels,
         name=about.get("name", path.stem),
         kind=about.get("kind", "trained"),
         preset=about.get("preset"),
-        trained_on=tuple(about.get("trained_on", ())),
+        trained_on=tuple(map(str, about.get("trained_on", ()))),
         loss=about.get("loss"),
         steps=about.get("steps", 0),
         seed=about.get("seed"),
         place=about.get("place", "centre"),
-        range=(tuple(low), tuple(high)),
+        range=(low, high),
         origin=about.get("origin", {}),
     )
 

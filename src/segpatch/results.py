@@ -26,6 +26,7 @@ from segpatch.errors import BadInput, Missing
 from segpatch.evaluation import ROWS, Picture
 from segpatch.metrics import iou_per_class
 from segpatch.models.victim import Victim
+from segpatch.names import safe_name as safe_name
 from segpatch.runs import write_json
 from segpatch.transfer import Cell, TransferMatrix
 from segpatch.writing import make_folder, write_png, write_whole
@@ -34,7 +35,7 @@ Pair = tuple[float | None, float | None]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetRecord(_Record):
@@ -137,6 +138,7 @@ class TransferResult(_Record):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         alias_generator=lambda name: "schema" if name == "schema_" else name,
         populate_by_name=True,
     )
@@ -239,11 +241,32 @@ def read_transfer(directory: Path) -> TransferResult:
     if not path.is_file():
         raise Missing(f"no transfer.json in {directory}; give a finished `segpatch transfer` run")
     try:
-        return TransferResult.model_validate_json(path.read_bytes())
+        result = TransferResult.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"{path} is no valid result ({where}: {first['msg']}); measure again") from error
+    if reason := _disagreement(result):
+        raise BadInput(f"{path} is no valid result ({reason}); measure again")
+    return result
+
+
+def _disagreement(result: TransferResult) -> str | None:
+    """What of a result does not fit the rest of it."""
+    pairs = sorted((patch.name, victim.name) for patch in result.patches for victim in result.victims)
+    if not pairs or pairs != sorted((cell.patch, cell.victim) for cell in result.cells):
+        return "it does not have one cell for each patch and victim"
+    if len(set(pairs)) < len(pairs):
+        return "two of its patches or victims have one name"
+    about = result.dataset
+    if not len(about.names) == len(about.groups) == about.images > 0 or about.block < 1:
+        return "its images, their names and their groups do not go together"
+    named = set(result.classes)
+    if any(set(iou) != named for cell in result.cells for iou in (cell.iou, cell.iou_clean_outside)):
+        return "its cells are not about its classes"
+    if len(result.colours) != len(result.classes) or not all(0 <= v <= 255 for c in result.colours for v in c):
+        return "its colours are not those of its classes"
+    return None
 
 
 def read_scores(directory: Path) -> dict[str, Tensor]:
@@ -254,7 +277,7 @@ def read_scores(directory: Path) -> dict[str, Tensor]:
         raise Missing(f"no scores.safetensors in {directory}; give a finished `segpatch transfer` run")
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(f"{path} is damaged ({error}); measure again") from error
 
 
@@ -266,11 +289,6 @@ def write_picture(directory: Path, picture: Picture) -> None:
     write_png(seen / "clean.png", picture.clean.numpy())
     write_png(seen / f"{safe_name(picture.patch)}.png", picture.patched.numpy())
     write_json(folder / f"{safe_name(picture.patch)}.json", {"region": list(picture.region)})
-
-
-def safe_name(name: str) -> str:
-    """A name as a file name: everything but letters, digits and -_.+ becomes an underscore."""
-    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in name)
 
 
 def _cell_record(cell: Cell, classes: Sequence[str]) -> CellRecord:

@@ -96,7 +96,7 @@ class Run:
             with safe_open(path, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 facts = json.loads(file.metadata()["segpatch"])
-        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise BadInput(f"{path} is damaged ({error}); start again with --overwrite") from error
         rows = [row for row in read_steps(self.directory) if row["step"] <= facts["step"]]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -258,19 +258,21 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file; BadInput where it is none."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no readable JSON file ({error})") from error
 
 
 def read_steps(directory: Path) -> list[dict[str, Any]]:
-    """The rows of steps.jsonl; a last line cut short by a crash is left out."""
+    """The rows of steps.jsonl; a last line cut short by a crash is left out, and so is what is no step."""
     path = directory / "steps.jsonl"
     rows = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append(row)
     return rows
 
 

@@ -62,7 +62,7 @@ def read_victims(path: Path) -> dict[str, Named]:
         raise Missing(f"no victims file at {path}; write [victim.NAME] tables with network, checkpoint ..")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no TOML file ({error})") from error
     for key in content.keys() - {"victim"}:
         raise BadInput(f"{path}: {unknown_name('table', key, ['victim'])}")
@@ -89,6 +89,8 @@ def _named(path: Path, name: str, content: dict[str, Any]) -> Named:
         return Named(_spec(path, name, table), settings)
     except (BadInput, Missing) as error:
         raise type(error)(f"{path}: [victim.{name}]: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # of a path too long, or of a home that nobody has
+        raise BadInput(f"{path}: [victim.{name}]: it names a path that cannot be ({error})") from error
 
 
 def _spec(path: Path, name: str, table: _Table) -> str:

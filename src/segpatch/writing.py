@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segpatch.errors import SegpatchError
+from segpatch.errors import BadInput, SegpatchError
 
 UNFINISHED = ".unfinished"
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -29,7 +30,7 @@ def write_whole(path: Path, content: bytes) -> None:
     beside = path.with_name(f".{os.getpid()}-{zlib.crc32(os.fsencode(path.name)):08x}{UNFINISHED}")
     with guarded(path):
         try:
-            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_LINK, 0o666)
             try:
                 _put(file, content)
                 os.fsync(file)
@@ -52,7 +53,7 @@ def write_png(path: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
 def append_line(path: Path, line: str) -> None:
     """Adds a line to a file; where that fails, what went in of it is taken out again."""
     with guarded(path):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o666)
         try:
             before = os.fstat(file).st_size
             try:
@@ -89,6 +90,15 @@ def leftovers(directory: Path, lock: str) -> list[Path]:
         below[:] = [name for name in below if not Path(folder, name, lock).is_file()]
         found += [Path(folder, name) for name in files if name.startswith(".") and name.endswith(UNFINISHED)]
     return found
+
+
+def refuse_links_out(directory: Path) -> None:
+    """BadInput where a link in a directory, which may be a stranger's, leads to a place outside of it."""
+    root = directory.resolve()
+    for folder, below, files in os.walk(directory):
+        for path in (Path(folder, name) for name in (*below, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise BadInput(f"{path} is a link out of {directory}; put the files there, or remove it")
 
 
 @contextlib.contextmanager

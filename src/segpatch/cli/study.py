@@ -136,8 +136,8 @@ def read_plan(path: Path | None) -> PaperPlan:
     if not path.is_file():
         raise Missing(f"no file at {path}; give a TOML file with fields of the plan")
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no TOML file ({error}); see `segpatch study paper --help`") from error
     known = [field.name for field in fields(PaperPlan)]
     for key in content:

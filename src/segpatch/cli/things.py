@@ -51,6 +51,7 @@ def data_check(
     quiet: options.Quiet = False,
 ) -> None:
     """Read every file of a data set and name every bad one."""
+    from segpatch.cli.tables import table
     from segpatch.data.check import check_data
     from segpatch.studies.progress import Progress
 
@@ -61,8 +62,8 @@ def data_check(
         print(f"{split.name}: {split.images} images, {split.labelled} labelled, {sizes}")
     for note in report.notes:
         print(f"note: {note}")
-    for problem in report.problems:
-        print(f"{problem.kind}: {problem.message}")
+    if report.problems:
+        print(table(["problem", "what is wrong"], [[p.kind, p.message] for p in report.problems]))
     if not report.ok:
         raise typer.Exit(1)
     print("no problem found")

@@ -34,7 +34,7 @@ def open_camvid(root: Path) -> Dataset:
         }
     else:
         splits, strays = _scan_segnet(root)
-    if not splits:
+    if not any(splits.values()):
         raise Missing(
             f"camvid:{root}: expected {LAYOUT}; found {describe(root)}; give the folder that holds these"
         )
@@ -60,7 +60,7 @@ def _scan_segnet(root: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[Path,
         if listed := _listed(root / f"{split}.txt"):
             # A listed image that is not there stays in, so that reading or checking it names it.
             images = [folder / name for name in listed]
-        if images:
+        if images or folder.is_dir():
             splits[split] = tuple(
                 Sample(path.stem, _drive(path.stem), FilePair(path, labels.get(path.stem), TABLE))
                 for path in images

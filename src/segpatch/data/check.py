@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Problem:
     """One thing to mend.
 
-    kind: missing, image (unreadable), label (unreadable, or values that are no class), size, unlabelled,
-    stray (a label without image) or duplicate. path: the file, or what stands for it. message: one line.
+    kind: missing, image (unusable), label (unusable, or values that are no class), size, unlabelled, empty (a
+    split), stray (a label without image) or duplicate. path: the file, or what stands for it. message: one line.
     """
 
     path: str
@@ -145,7 +145,10 @@ def _counts(labels: Pixels, classes: int) -> tuple[int, ...]:
 def _judge_labels(
     dataset: Dataset, split: str, looks: list[_Look], problems: list[Problem], notes: list[str]
 ) -> None:
-    """Images without label: problems, unless the whole split has none and nothing is done with it unasked."""
+    """Splits without images; images without label, unless the whole split has none and is used only if asked."""
+    if not looks:
+        problems.append(Problem(f"split {split}", "empty", f"split {split!r} holds no image; fill or remove it"))
+        return
     bare = [look for look in looks if not look.labelled]
     used = split in (dataset.train_split, dataset.select_split, dataset.eval_split)
     if len(bare) == len(looks) and not used:

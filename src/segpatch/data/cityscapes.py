@@ -52,14 +52,15 @@ def _open(root: Path, kind: str, advice: str) -> Dataset:
     splits: dict[str, tuple[Sample, ...]] = {}
     strays: list[Path] = []
     for split in SPLITS:
-        images = [path for path in image_files(root / "leftImg8bit" / split) if path.stem.endswith(IMAGE_ENDING)]
+        folder = root / "leftImg8bit" / split
+        images = [path for path in image_files(folder) if path.stem.endswith(IMAGE_ENDING)]
         labels = _labels(root / "gtFine" / split)
-        if images:
+        if images or folder.is_dir():
             splits[split] = tuple(
                 _sample(kind, path, labels.pop(_key(path, IMAGE_ENDING), None)) for path in images
             )
         strays += labels.values()
-    if not splits:
+    if not any(splits.values()):
         raise Missing(f"{kind}:{root}: expected {LAYOUT}; found {describe(root)}; {advice}")
     return Dataset(
         kind=kind,

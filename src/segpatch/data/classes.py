@@ -91,8 +91,12 @@ def distinct_colour(index: int) -> Colour:
 def _read_pairs(file: Path, source: ClassSet, target: ClassSet) -> dict[str, str]:
     if not file.is_file():
         raise Missing(f"no class map file {file}; expected one 'source name, target name' a line")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} is no text file ({error}); expected lines 'source name, target name'") from error
     pairs: dict[str, str] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
         if not text:
             continue

@@ -16,7 +16,7 @@ import numpy as np
 
 from segpatch.data.classes import ClassSet
 from segpatch.data.files import Pair, Pixels
-from segpatch.errors import BadInput, Missing
+from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.types import IGNORE, Batch
 
 DEFAULT_CACHE_BYTES = 2 * 1024**3
@@ -38,7 +38,7 @@ class Source(Protocol):
         """The labels alone."""
 
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width, quickly; BadInput for what can be seen to be wrong without reading the pixels."""
 
     def digest(self) -> bytes:
         """Changes with the content, not with the place where it is stored."""
@@ -77,7 +77,7 @@ class Dataset:
     _usable: set[str] = field(default_factory=set, init=False, repr=False)  # splits already looked at
 
     def samples(self, split: str) -> tuple[Sample, ...]:
-        """The samples of a split, in order; refused unless they are all labelled and uniquely named."""
+        """The samples of a split, in order; refused unless labelled, uniquely named, and sound in header."""
         if split not in self.splits:
             have = ", ".join(self.splits)
             raise Missing(f"{self.spec} has no split {split!r}; it has: {have}. Choose one of them")
@@ -193,6 +193,8 @@ def _read_ahead(reads: Sequence[Callable[[], Pair]], workers: int) -> Iterator[P
 def _refuse_unusable(dataset: Dataset, split: str) -> None:
     samples = dataset.splits[split]
     where = f"split {split!r} of {dataset.spec}"
+    if not samples:
+        raise BadInput(f"{where} holds no image; expected {dataset.layout}. Choose another split")
     bare = [sample for sample in samples if not sample.source.labelled]
     if len(bare) == len(samples):
         raise BadInput(f"{where} has no label; expected {dataset.layout}. Choose a labelled split")
@@ -206,9 +208,23 @@ def _refuse_unusable(dataset: Dataset, split: str) -> None:
         if sample.name in seen:
             raise BadInput(f"{where} has {sample.name!r} twice: {seen[sample.name].source} and {sample.source}")
         seen[sample.name] = sample
+    wrong = [error for sample in samples if (error := _header_error(sample))]
+    if len(wrong) > 1:
+        check = f"`segpatch data check {dataset.spec}` lists them"
+        raise BadInput(f"{len(wrong)} of {len(samples)} images of {where} cannot be used ({check}); {wrong[0]}")
+    if wrong:
+        raise wrong[0]
     # The first label of a labelled split answers this; only an unlabelled one is read whole.
     if all((sample.source.read_labels() == IGNORE).all() for sample in samples):
         raise BadInput(f"{where} has no labelled pixel: all are to be ignored. Choose a labelled split")
+
+
+def _header_error(sample: Sample) -> SegpatchError | None:
+    try:
+        sample.source.size()
+    except SegpatchError as error:
+        return error
+    return None
 
 
 @dataclass

@@ -60,13 +60,12 @@ def scan_folder(root: Path, table: bytes) -> tuple[dict[str, tuple[Sample, ...]]
         here, there = root / "images" / place, root / "labels" / place
         images = [(path, path.relative_to(here).with_suffix("")) for path in image_files(here)]
         labels = {path.relative_to(there).with_suffix(""): path for path in label_files(there)}
-        if images:
-            splits[split] = tuple(
-                Sample("_".join(key.parts), _group(key), FilePair(path, labels.get(key), table))
-                for path, key in images
-            )
+        splits[split] = tuple(
+            Sample("_".join(key.parts), _group(key), FilePair(path, labels.get(key), table))
+            for path, key in images
+        )
         strays += [labels[key] for key in labels.keys() - {key for _, key in images}]
-    return splits, tuple(sorted(strays))
+    return splits if any(splits.values()) else {}, tuple(sorted(strays))
 
 
 def read_classes(folder: Path) -> tuple[ClassSet, bytes]:
@@ -77,7 +76,15 @@ def read_classes(folder: Path) -> tuple[ClassSet, bytes]:
                 return read(file)
             except BadInput:
                 raise
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (
+                OSError,
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+                RecursionError,
+            ) as error:
                 raise BadInput(f"{file} cannot be used ({error!r}); expected {_FORMS}") from error
     raise Missing(f"{folder}: expected classes.json or classes.txt; found {describe(folder)}; write {_FORMS}")
 

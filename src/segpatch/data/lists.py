@@ -76,7 +76,7 @@ def _source(folder: Path, image: Path, label: Path | None, table: bytes | None) 
 def _pairs(file: Path) -> list[tuple[Path, Path | None]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file} is not a text file; expected {LAYOUT}") from error
     pairs: list[tuple[Path, Path | None]] = []
     for number, line in enumerate(lines, start=1):

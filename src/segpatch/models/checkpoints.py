@@ -20,6 +20,7 @@ from segpatch.models.fitting import account, canonical, few, likeness, mismatch,
 from segpatch.models.layouts.layout import Layout, State
 from segpatch.models.networks import MODELS, network_name, network_spec
 from segpatch.models.pickles import Stored
+from segpatch.models.settings import read_facts
 from segpatch.models.tensor_files import SAFETENSORS, container, open_torch, read_safetensors
 from segpatch.writing import write_whole
 
@@ -34,7 +35,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if container(path) == SAFETENSORS:
         state, metadata = read_safetensors(path)
-        return _strip(state), _facts(path, metadata)
+        return _strip(state), read_facts(metadata.get("segpatch"), path)
     opened = open_torch(path)
     return _strip(opened.read(_unwrap(opened.content, path))), {}
 
@@ -119,16 +120,6 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        facts = json.loads(metadata.get("segpatch", "{}"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadInput(f"{path} is not a whole safetensors file ({error})") from error
-    if not isinstance(facts, dict):
-        raise BadInput(f"{path} is not a whole safetensors file (its metadata is no table)")
-    return facts
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Stored]:

@@ -6,11 +6,14 @@ each later file of that name must be the same.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import http.client
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -19,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import platformdirs
 from filelock import FileLock, Timeout
 
-from segpatch.errors import BadInput, Missing
+from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.models.catalogue import Entry
 from segpatch.models.checkpoints import file_sha256
 from segpatch.models.tensor_files import must_be_whole
@@ -97,7 +100,7 @@ def _ledger(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read ({error}); remove it to record hashes anew") from error
     return {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
 
@@ -106,7 +109,7 @@ def _fetch(address: str, part: Path, max_size: int, on_bytes: OnBytes) -> None:
     """Fetches an address into a file, from where it ends if it is the beginning of the same content."""
     request = Request(address, headers={"User-Agent": "segpatch", "Accept-Encoding": "identity"})
     held = part.stat().st_size if part.exists() else 0
-    tag = _tag(part).read_text() if held and _tag(part).exists() else None
+    tag = _held_version(part) if held else None
     if tag:  # otherwise nothing says that it is the same content
         request.add_header("Range", f"bytes={held}-")
         request.add_header("If-Range", tag)
@@ -115,7 +118,9 @@ def _fetch(address: str, part: Path, max_size: int, on_bytes: OnBytes) -> None:
             start, total = _extent(answer, held)
             if total is not None and total > max_size:
                 raise BadInput(f"{address} is of {total} bytes, more than the {max_size} that --max-size allows")
-            _tag(part).write_text(_version(answer))
+            if not start:  # or a kill could leave the old content's beginning under the new one's version
+                part.unlink(missing_ok=True)
+            write_whole(_tag(part), _version(answer).encode())
             done = _copy(answer, part, start, total, max_size, on_bytes)
     except HTTPError as error:
         error.close()
@@ -163,17 +168,28 @@ def _extent(answer: Any, held: int) -> tuple[int, int | None]:
     if answer.status == http.client.PARTIAL_CONTENT:
         unit, _, span = answer.headers.get("Content-Range", "").partition(" ")
         first, _, total = span.partition("/")
-        if unit == "bytes" and first.split("-")[0] == str(held) and total.isdigit():
-            return held, int(total)
+        if unit == "bytes" and first.split("-")[0] == str(held) and (whole := _number(total)) is not None:
+            return held, whole
         raise Missing("the server answers with another part of the file than was asked for; try again")
-    length = answer.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None
+    return 0, _number(answer.headers.get("Content-Length", ""))
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _version(answer: Any) -> str:
     """The server's name for this version of the content; empty where it has none that holds for parts."""
     tag: str = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+
+
+def _held_version(part: Path) -> str | None:
+    """The version that a part is of, None where nothing says it that could be sent back."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = _tag(part).read_text(encoding="ascii")
+        return text if text and text.isprintable() else None
+    return None
 
 
 def _first_line(reason: object) -> str:
@@ -197,6 +213,16 @@ class _Safely(HTTPRedirectHandler):
             raise URLError(f"it leads to {rest[-1]}, which is not encrypted")
         return super().redirect_request(request, *rest)
 
+    def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> Any:
+        """Follows it, and leaves no connection open where it leads nowhere."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except BaseException:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
 
 _OPENER = build_opener(_Safely)
 
@@ -205,9 +231,9 @@ _OPENER = build_opener(_Safely)
 def _reaching(address: str) -> Iterator[None]:
     try:
         yield
-    except HTTPError:
+    except (HTTPError, SegpatchError):
         raise
-    except (URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: of a redirect to no address
         reason = _first_line(getattr(error, "reason", None) or error)
         raise Missing(f"{address} cannot be reached ({reason}); the same command tries again") from error
 

@@ -25,6 +25,8 @@ PREPROCESSOR = "preprocessor_config.json"
 # Model types, of a network or of its backbone.
 CNNS = ("convnext", "convnextv2", "mobilenet_v2", "resnet")
 FIXED_SIZE = ("beit", "data2vec-vision", "dpt")  # the input has one size
+_SMALL = 10**7  # weights that may be made before it is clear that they are missing
+_DEEPEST = 1000  # layers of a stage
 PATCHED = ("sapiens2", "tipsv2_dpt")  # what is left of the input beside whole patches would be lost
 
 
@@ -83,6 +85,8 @@ def _config(transformers: Any, files: Files) -> Any:
     source = files.source
     path, about = files.find(CONFIG), files.table(CONFIG)
     assert path is not None and about is not None
+    if deep := [key for key, value in _numbers(about) if ("depth" in key or "layers" in key) and value > _DEEPEST]:
+        raise BadInput(f"hf:{source}: its {CONFIG} asks for more than {_DEEPEST} layers ({deep[0]})")
     try:
         config = transformers.AutoConfig.from_pretrained(
             path.parent, local_files_only=True, trust_remote_code=False
@@ -105,11 +109,32 @@ def _config(transformers: Any, files: Files) -> Any:
     raise BadInput(f"hf:{source} ({config.model_type}) is no semantic segmentation network")
 
 
+def _numbers(content: Any) -> Iterator[tuple[str, float]]:
+    """(key, number) of nested JSON; those of a list have its key."""
+    left = [("", content)]
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += value.items()
+        elif isinstance(value, list):
+            left += [(key, one) for one in value]
+        elif isinstance(value, int | float):
+            yield key, value
+
+
 def _network(transformers: Any, source: str, config: Any, weights: tuple[Path, ...]) -> Logits:
     """The network with its weights, float64 where they are, else float32."""
     state = {key: value for path in weights for key, value in read_checkpoint(path)[0].items()}
     wide = any(value.dtype == torch.float64 for value in state.values())
     network_class = transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING[type(config)]
+    try:
+        with torch.device("meta"):  # where it takes up no memory
+            asked = sum(value.numel() for value in network_class(config).state_dict().values())
+    except Exception as error:
+        raise BadInput(f"hf:{source}: transformers cannot build the network ({first_line(error)})") from error
+    held = sum(value.numel() for value in state.values())
+    if asked > 2 * held + _SMALL:
+        raise BadInput(f"hf:{source}: its {CONFIG} asks for {asked} weights, it holds {held}; download it again")
     try:
         logging = transformers.utils.logging
         with quiet(logging), _no_bars(logging):  # what it would report is judged below

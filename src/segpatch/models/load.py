@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from segpatch.data.classes import CITYSCAPES, ClassSet
+from segpatch.data.files import MAX_CLASSES
 from segpatch.errors import BadInput, Missing
 from segpatch.models.catalogue import Entry, entries_of, entry_of_file
 from segpatch.models.checkpoints import Opened, fill, open_network, read_checkpoint
@@ -166,7 +167,9 @@ def _load(name: str | None, path: Path, dtype: torch.dtype | None = None) -> _Lo
     if entry and entry.refused:
         raise BadInput(f"{path} cannot be used: as {entry.name}, which it is called, {entry.refused}")
     head = state.get(layout.classifier)
-    classes = len(head) if head is not None and head.ndim and len(head) else len(CITYSCAPES)
+    classes = len(head) if head is not None and head.ndim and head.numel() else len(CITYSCAPES)
+    if classes > MAX_CLASSES:
+        raise BadInput(f"{path} predicts {classes} classes; labels have at most {MAX_CLASSES}")
     module = layout.build_for(state, classes, **(entry.variant if entry else {}))
     widest = dtype or (torch.float64 if any(v.dtype == torch.float64 for v in state.values()) else torch.float32)
     module.to(widest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from segpatch.data.classes import CITYSCAPES, ClassSet
 from segpatch.errors import BadInput, Missing
 from segpatch.models.checkpoints import file_sha256
-from segpatch.models.settings import class_set
+from segpatch.models.settings import class_set, read_facts
 from segpatch.models.victim import IMAGENET_MEAN, IMAGENET_STD, Provenance, Victim
 
 METADATA = "segpatch"
@@ -147,19 +146,18 @@ def _session(path: Path) -> Any:
     options.log_severity_level = 4  # what goes wrong is said in one line, below
     try:
         providers = onnxruntime.get_available_providers()
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # To fall back on other providers, it would print to stdout and read a damaged file again.
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=False)
     except Exception as error:  # onnxruntime has many of its own
         raise BadInput(f"{path} is no ONNX file that onnxruntime can run ({_first_line(error)})") from error
 
 
 def _facts(path: Path, session: Any) -> dict[str, Any]:
-    """What segpatch wrote about a victim that it exported; empty for any other file."""
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     try:
-        facts = json.loads(text) if text else {}
-    except ValueError as error:
-        raise BadInput(f"{path}: its record of segpatch is damaged ({error}); export it again") from error
-    return facts if isinstance(facts, dict) else {}
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} holds a damaged record of its network ({error}); make it again") from error
+    return read_facts(text, path)
 
 
 def _listing(values: Any) -> str:

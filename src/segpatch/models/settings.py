@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from segpatch.data.classes import ClassSet
@@ -51,9 +52,55 @@ def class_facts(classes: ClassSet) -> dict[str, Any]:
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
 
-def class_set(facts: Mapping[str, Any], source: object) -> ClassSet:
+def read_facts(text: str | None, path: Path) -> dict[str, Any]:
+    """What segpatch wrote about a network into its file, {} for any other file; BadInput where it is damaged."""
+    try:
+        facts = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} holds a damaged record of its network ({error}); make it again") from error
+    if not isinstance(facts, dict):
+        raise BadInput(f"{path} holds a damaged record of its network (no table); make it again")
+    for key, right in _FACTS.items():
+        if key in facts and not right(facts[key]):
+            raise BadInput(f"{path} holds a damaged record of its network ({key}); make it again")
+    return facts
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _may_be_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LARGEST
+
+
+def _is_triple(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+
+_LARGEST = 1e6  # of any number that a network is described by; NaN is not below it either
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("network", "layout", "family"), _is_text),
+    **dict.fromkeys(("trained_on", "clean_on", "licence"), _may_be_text),
+    **dict.fromkeys(("mean", "std"), _is_triple),
+    "clean_miou": lambda value: value is None or _is_number(value),
+}
+
+
+def class_set(facts: Any, source: object) -> ClassSet:
     """The class set of such a record; BadInput naming the source where it is damaged."""
     try:
-        return ClassSet(facts["name"], tuple(facts["names"]), tuple(tuple(c) for c in facts["colours"]))
-    except (KeyError, TypeError) as error:
+        name, names, colours = facts["name"], tuple(facts["names"]), tuple(tuple(c) for c in facts["colours"])
+        if not all(isinstance(text, str) for text in (name, *names)):
+            raise TypeError("names are text")
+        if not all(len(colour) == 3 and all(value in range(256) for value in colour) for colour in colours):
+            raise ValueError("a colour is three numbers from 0 to 255")
+        return ClassSet(name, names, colours)
+    except BadInput:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{source} names its classes in a damaged record ({error!r})") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,7 +109,9 @@ def must_be_whole(path: Path) -> None:
 
 def _described(path: Path) -> TorchFile:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # Python says of a damaged text in a pickle that its escapes will be an error one day.
+            warnings.simplefilter("ignore", DeprecationWarning)
             return _open_zip(path, file) if container(path) == ZIP else _open_legacy(path, file)
     except _UNREADABLE as error:
         raise _damaged(path, error) from error

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from segpatch.checks import comparable
 from segpatch.eot import generator_at
-from segpatch.errors import BadInput, SegpatchError
+from segpatch.errors import BadInput, Missing, SegpatchError
+from segpatch.report.fates import read_counts
 from segpatch.report.record import number
 from segpatch.report.templates import template
-from segpatch.results import CellRecord, TransferResult, read_scores, read_transfer
+from segpatch.results import CellRecord, TransferResult, read_transfer
 from segpatch.statistics import REPLICATES, block_ids, interval, resample_counts, resampled_miou
 from segpatch.transfer import bootstrap_counts
-from segpatch.writing import make_folder, write_whole
+from segpatch.writing import make_folder, refuse_links_out, write_whole
 
 _SECOND = 0x7365636F  # "seco": the second run's own resamples, where images are not the same
 _MANY = 5  # cells that a gate's line names
@@ -114,6 +115,8 @@ def compare(first: Path, second: Path) -> Comparison:
 def write_comparison(first: Path, second: Path, out: Path) -> Path:
     """Writes out/index.html and out/comparison.csv for two finished transfer runs, or the matrices of two studies;
     returns the page's path."""
+    refuse_links_out(first)
+    refuse_links_out(second)
     found = compare(matrix_run(first), matrix_run(second))
     make_folder(out)
     write_whole(out / "comparison.csv", _csv(found).encode())
@@ -216,11 +219,12 @@ def _counts(result: TransferResult, address: int) -> Tensor:
 
 def _drops(run: Path, result: TransferResult, counts: Tensor) -> dict[tuple[str, str], Tensor]:
     """The drop in each resample (R,), by patch and network."""
-    scores = read_scores(run)
+    held = read_counts(run, result)
+    if not held:
+        raise Missing(f"no scores.safetensors in {run}; give a finished `segpatch transfer` run")
     return {
-        (cell.patch, cell.victim): resampled_miou(scores[f"{index}/clean_outside"], counts)
-        - resampled_miou(scores[f"{index}/patched"], counts)
-        for index, cell in enumerate(result.cells)
+        key: resampled_miou(cell.clean, counts) - resampled_miou(cell.patched, counts)
+        for key, cell in held.items()
     }
 
 

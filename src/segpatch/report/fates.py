@@ -91,7 +91,7 @@ def read_counts(run: Path, result: TransferResult) -> dict[tuple[str, str], Coun
             scores.get(f"{index}/{which}") for which in ("clean_outside", "patched", "of_right")
         )
         known = [row for row in (clean, patched, of_right) if row is not None]
-        if clean is None or patched is None or any(row.shape != shape for row in known):
+        if clean is None or patched is None or any(row.shape != shape or row.is_floating_point() for row in known):
             raise BadInput(
                 f"{run / 'scores.safetensors'} holds no counts {'x'.join(map(str, shape))} of {cell.patch} on "
                 f"{cell.victim}; measure again"

@@ -133,7 +133,7 @@ def _steps(run: Path, patch: PatchRecord) -> list[dict[str, Any]]:
     folder = (run / patch.file).parent
     if not folder.resolve().is_relative_to(run.resolve()):
         return []
-    return [row for row in read_steps(folder) if isinstance(row, dict) and "step" in row]
+    return read_steps(folder)
 
 
 def _breakable(name: str) -> Markup:

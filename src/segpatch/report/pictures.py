@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from segpatch.data.files import opened
 from segpatch.errors import BadInput
 from segpatch.results import PatchRecord, TransferResult, safe_name
 from segpatch.runs import read_json
@@ -236,17 +237,10 @@ def _triple(
 
 def read_indices(path: Path) -> Indices:
     """An index map (H, W)."""
-    return np.asarray(_open(path).convert("L"))
+    with opened(path) as picture:
+        return np.asarray(picture.convert("L"))
 
 
 def read_rgb(path: Path) -> Pixels:
-    return np.asarray(_open(path).convert("RGB"))
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-        image.load()
-    except OSError as error:
-        raise BadInput(f"{path} is no readable picture ({error}); measure again") from error
-    return image
+    with opened(path) as picture:
+        return np.asarray(picture.convert("RGB"))

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from segpatch.errors import Missing
+from segpatch.errors import BadInput, Missing
 from segpatch.results import TransferResult, read_transfer
 from segpatch.runs import read_json
+
+_HOLDS = {"command": str, "plan": dict, "matrices": list, "cells": dict}
+"""What of study.json is relied on everywhere."""
+_LONGEST = 200  # of a matrix's name
 
 Holds = Literal["holds", "does not hold", "undecided", "not run"]
 
@@ -44,6 +48,14 @@ def read_study(directory: Path) -> Study:
     if not path.is_file():
         raise Missing(f"no study.json in {directory}; give a finished `segpatch study paper` run")
     record = read_json(path)
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in _HOLDS.items()):
+        raise BadInput(f"{path} is damaged (no {', '.join(_HOLDS)} of their kinds); run the study again")
+    if not all(isinstance(cell, dict) for cell in record["cells"].values()):
+        raise BadInput(f"{path} is damaged (a cell is no table); run the study again")
+    for name in record["matrices"]:
+        plain = isinstance(name, str) and name.isprintable() and len(name) < _LONGEST
+        if not plain or not (directory / name).resolve().is_relative_to(directory.resolve()):
+            raise BadInput(f"{path} is damaged (its matrix {name!r} lies outside the run); run the study again")
     return Study(directory, record, {name: read_transfer(directory / name) for name in record["matrices"]})
 
 

@@ -1,0 +1,241 @@
+"""What a user can do wrong: a table of bad inputs, each with its command and words of its one-line error."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from segpatch.patch import grey_patch, save_patch
+
+Make = Callable[[Path], object]
+
+
+class Bad(NamedTuple):
+    """make: spoils a folder that holds data/ and patch.safetensors; {} in the command is that folder."""
+
+    name: str
+    make: Make
+    command: str
+    words: str
+
+
+class Hostile:
+    """A pickle that would leave a file behind."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return os.system, (f"touch {self.file}",)
+
+
+def nothing(_: Path) -> None:
+    """As it is."""
+
+
+def text(file: str, content: str) -> Make:
+    return lambda root: (root / file).write_text(content)
+
+
+def raw(file: str, content: bytes) -> Make:
+    return lambda root: (root / file).write_bytes(content)
+
+
+def hostile(root: Path) -> None:
+    (root / "c.pth").write_bytes(pickle.dumps({"state_dict": Hostile(root / "ran")}, protocol=2))
+
+
+def hostile_archive(root: Path) -> None:
+    torch.save({"state_dict": Hostile(root / "ran")}, root / "c.pth")
+
+
+def picture(mode: str, size: tuple[int, int] = (6, 4), file: str = "images/val/val0.png") -> Make:
+    return lambda root: Image.new(mode, size).save(root / "data" / file)
+
+
+def patch_about(**about: object) -> Make:
+    def make(root: Path) -> None:
+        content = save({"pixels": torch.full((3, 2, 2), 0.5)}, metadata={"segpatch": json.dumps(about)})
+        (root / "patch.safetensors").write_bytes(content)
+
+    return make
+
+
+def patch_of(pixels: torch.Tensor, key: str = "pixels") -> Make:
+    return lambda root: (root / "patch.safetensors").write_bytes(save({key: pixels}))
+
+
+def gone(file: str) -> Make:
+    return lambda root: (root / file).unlink()
+
+
+def link(root: Path) -> None:
+    (root / "data/images/val/val0.png").unlink()
+    (root / "data/images/val/val0.png").symlink_to("nowhere")
+
+
+def link_out(root: Path) -> None:
+    (root / "r").mkdir()
+    (root / "r/transfer.json").symlink_to(root / "data/classes.txt")
+
+
+def empty_split(root: Path) -> None:
+    for file in (root / "data/images/val").iterdir():
+        file.unlink()
+
+
+def folder(name: str, **files: str) -> Make:
+    def make(root: Path) -> None:
+        (root / name).mkdir()
+        for file, content in files.items():
+            (root / name / file.replace("_", ".")).write_text(content)
+
+    return make
+
+
+CHECK = "models check pidnet-s {}/c.pth"
+SHOW = "patch show {}/patch.safetensors"
+DRY = "attack --victim pidnet-s --data folder:{}/data --train-split val --out {}/out"
+FILE = "attack --victims {}/v.toml --data folder:{}/data --out {}/out"
+STUDY = "study paper --victim pidnet-s --data streets --config {}/p.toml --out {}/out"
+
+BAD = [
+    Bad("data of no kind", nothing, "data check nonsense", "nonsense"),
+    Bad("data of an unknown kind", nothing, "data check camvit:x", "camvi"),
+    Bad("folder that is not there", nothing, "data check folder:{}/none", "classes.json"),
+    Bad("camvid that is not there", nothing, "data check camvid:{}/none", "none"),
+    Bad("cityscapes that is not there", nothing, "data check cityscapes:{}/none", "none"),
+    Bad("streets that are not there", nothing, "data check streets:{}/none", "none"),
+    Bad("list that is not there", nothing, "data check list:{}/none", "expected a file"),
+    Bad("empty list", text("l.txt", "# nothing\n"), "data check list:{}/l.txt", "lists no image"),
+    Bad("list of three columns", text("l.txt", "a b c\n"), "data check list:{}/l.txt", "line 1"),
+    Bad("list that is no text", raw("l.txt", b"\xff\xfe\x00"), "data check list:{}/l.txt", "not a text file"),
+    Bad("no classes", gone("data/classes.txt"), "data check folder:{}/data", "classes.json or classes.txt"),
+    Bad("classes that are no JSON", text("data/classes.json", "{"), "data check folder:{}/data", "cannot be used"),
+    Bad("classes of a wrong type", text("data/classes.json", "7"), "data check folder:{}/data", "cannot be used"),
+    Bad(
+        "classes with an id twice",
+        text("data/classes.json", '[{"id":1,"name":"a"},{"id":1,"name":"b"}]'),
+        "data check folder:{}/data",
+        "different numbers",
+    ),
+    Bad(
+        "classes that are nested too deep",
+        text("data/classes.json", "[" * 100_000),
+        "data check folder:{}/data",
+        "cannot",
+    ),
+    Bad("images beside splits", picture("RGB", file="images/x.png"), "data check folder:{}/data", "sort them"),
+    Bad("split that is not there", nothing, DRY.replace("split val", "split vall"), "has no split 'vall'"),
+    Bad("image of 16 bits", picture("I;16"), DRY, "more than 8 bits"),
+    Bad("image of another size than its label", picture("RGB", (9, 9)), DRY, "9x9 but its label"),
+    Bad("image that is too wide", picture("1", (20_000, 1)), DRY, "not decoded"),
+    Bad("image that is none", raw("data/images/val/val0.png", b"no"), DRY, "cannot be read as an image"),
+    Bad("image that is empty", raw("data/images/val/val0.png", b""), DRY, "cannot be read as an image"),
+    Bad("link to nothing", link, DRY, "link to nothing"),
+    Bad("split without images", empty_split, DRY, "holds no image"),
+    Bad("label in colours", picture("RGB", file="labels/val/val0.png"), DRY, "is a RGB picture"),
+    Bad("label of one bit", picture("1", file="labels/val/val0.png"), DRY, "less than 8 bits"),
+    Bad("label that is gone", gone("data/labels/val/val0.png"), DRY, "no label"),
+    Bad("patch that is not there", nothing, "patch show {}/none", "no patch at"),
+    Bad("patch that is empty", raw("patch.safetensors", b""), SHOW, "no whole patch file"),
+    Bad("patch that is a pickle", raw("patch.safetensors", pickle.dumps([1])), SHOW, "no whole patch file"),
+    Bad(
+        "patch with a lying header", raw("patch.safetensors", b"\xff" * 7 + b"\x00{}"), SHOW, "no whole patch file"
+    ),
+    Bad("patch of other tensors", patch_of(torch.ones(3), "weight"), SHOW, "holds no patch"),
+    Bad("patch of one channel", patch_of(torch.ones(1, 2, 2)), SHOW, "float tensor"),
+    Bad("patch of no pixels", patch_of(torch.ones(3, 0, 2)), SHOW, "float tensor"),
+    Bad("patch of whole numbers", patch_of(torch.ones(3, 2, 2, dtype=torch.int32)), SHOW, "float tensor"),
+    Bad("patch with NaN", patch_of(torch.full((3, 2, 2), torch.nan)), SHOW, "finite"),
+    Bad("patch out of range", patch_of(torch.full((3, 2, 2), 2.0)), SHOW, "lie in [0, 1]"),
+    Bad("patch of an unknown kind", patch_about(kind="evil"), SHOW, "kind is one of"),
+    Bad("patch with other pixels", patch_about(sha256="0"), SHOW, "is damaged"),
+    Bad("patch with a range of text", patch_about(range="abc"), SHOW, "no whole patch file"),
+    Bad("patch with a number for a name", patch_about(name=7), SHOW, "its name is of type int"),
+    Bad("patch with text for steps", patch_about(steps="many"), SHOW, "its steps is of type str"),
+    Bad("folder without patches", nothing, "patch list {}/data", "no patch file below"),
+    Bad("checkpoint that is not there", nothing, CHECK, "no checkpoint at"),
+    Bad("checkpoint that is a folder", folder("c.pth"), CHECK, "is a folder"),
+    Bad("checkpoint that is empty", raw("c.pth", b""), CHECK, "is empty"),
+    Bad("checkpoint that is text", text("c.pth", "hello"), CHECK, "is no checkpoint"),
+    Bad("checkpoint that is cut", raw("c.pth", b"PK\x03\x04abc"), CHECK, "cannot be read as a checkpoint"),
+    Bad("pickle that runs a command", hostile, CHECK, "holds more than tensors"),
+    Bad("archive that runs a command", hostile_archive, CHECK, "holds more than tensors"),
+    Bad("checkpoint of a list", lambda root: torch.save([1, 2], root / "c.pth"), CHECK, "no state dict"),
+    Bad(
+        "checkpoint of another network",
+        lambda root: torch.save({"a": torch.ones(1)}, root / "c.pth"),
+        CHECK,
+        "pidnet-s",
+    ),
+    Bad("unknown network", nothing, "attack --victim pidnet-z --data streets --out {}/out", "did you mean"),
+    Bad("victims file that is not there", nothing, FILE, "no victims file"),
+    Bad("victims file that is no TOML", text("v.toml", "[["), FILE, "no TOML file"),
+    Bad("victims file nested too deep", text("v.toml", "a=" + "[" * 100_000), FILE, "no TOML file"),
+    Bad("victims file without victims", text("v.toml", ""), FILE, "names no victim"),
+    Bad("victims file with another table", text("v.toml", "[victims.a]\nx=1"), FILE, "unknown table"),
+    Bad(
+        "victim with an unknown setting", text("v.toml", "[victim.pidnet-s]\nmeen=1"), FILE, "did you mean 'mean'"
+    ),
+    Bad("victim with a mean of text", text("v.toml", '[victim.pidnet-s]\nmean="x"'), FILE, "mean"),
+    Bad(
+        "victim below the home of nobody",
+        text("v.toml", '[victim.a]\nnetwork = "pidnet-s"\ncheckpoint = "~no-such-person/x"'),
+        FILE,
+        "names a path that cannot be",
+    ),
+    Bad(
+        "victim with a path too long",
+        text("v.toml", f'[victim.a]\nnetwork = "pidnet-s"\nclasses = "{"x" * 5000}"'),
+        FILE,
+        "names a path that cannot be",
+    ),
+    Bad("victim without a network", text("v.toml", "[victim.x]\nwindow=0"), FILE, "needs a network"),
+    Bad("plan that is not there", nothing, STUDY, "no file at"),
+    Bad("plan that is no TOML", text("p.toml", "= 1"), STUDY, "no TOML file"),
+    Bad("plan with an unknown field", text("p.toml", "seedz = [1]"), STUDY, "unknown field"),
+    Bad("plan with a wrong type", text("p.toml", 'seeds = "x"'), STUDY, "seeds"),
+    Bad(
+        "plan that would run code",
+        text("p.toml", "seeds = \"__import__('os').system('touch ran')\""),
+        STUDY,
+        "seeds",
+    ),
+    Bad("report of nothing", folder("r"), "report {}/r --out {}/out", "no transfer.json"),
+    Bad("report of no JSON", folder("r", transfer_json="{"), "report {}/r --out {}/out", "no valid result"),
+    Bad(
+        "report of another schema",
+        folder("r", transfer_json='{"schema": 99}'),
+        "report {}/r --out {}/out",
+        "no valid",
+    ),
+    Bad("report of a link out of it", link_out, "report {}/r --out {}/out", "is a link out of"),
+    Bad("study of a list", folder("r", study_json="[]"), "report {}/r --out {}/out", "damaged"),
+    Bad(
+        "study that leads outside",
+        folder("r", study_json='{"matrices": ["../.."], "cells": {}}'),
+        "report {}/r --out {}/out",
+        "damaged",
+    ),
+    Bad(
+        "study nested too deep",
+        folder("r", study_json="[" * 100_000),
+        "report {}/r --out {}/out",
+        "no readable JSON",
+    ),
+    Bad("unknown procedural data", nothing, "data make streats --out {}/s", "did you mean"),
+]
+
+
+def prepare(root: Path) -> None:
+    """What every bad input starts from."""
+    save_patch(grey_patch((2, 2)), root / "patch.safetensors")

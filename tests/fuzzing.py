@@ -1,0 +1,92 @@
+"""Changing good files at random, and what their readers may then do: read them, or raise a SegpatchError."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from segpatch.errors import SegpatchError
+
+MINUTES = float(os.environ.get("SEGPATCH_FUZZ_MINUTES", "0"))
+EXAMPLES = 200 if MINUTES else 40
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([10**400, -1, 256, "\ud800", "a\nb\x1b[1m", "../../x", "<b>"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def mutated(data: st.DataObject, content: bytes) -> bytes:
+    """Some bytes cut, changed, put in, or moved from elsewhere."""
+    out = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(out)))
+        kind = data.draw(st.sampled_from(["cut", "set", "insert", "splice"]))
+        if kind == "cut":
+            del out[at : at + data.draw(st.integers(1, len(out) + 1))]
+        elif kind == "set":
+            out[at : at + 1] = data.draw(st.binary(min_size=1, max_size=4))
+        elif kind == "insert":
+            out[at:at] = data.draw(st.binary(min_size=1, max_size=9))
+        else:
+            source = data.draw(st.integers(0, len(out)))
+            out[at : at + 8] = out[source : source + 8]
+    return bytes(out)
+
+
+def changed(data: st.DataObject, content: Any) -> Any:
+    """JSON with one value, anywhere in it, replaced or removed."""
+    if isinstance(content, dict | list) and content and data.draw(st.integers(0, 5)):
+        key = data.draw(st.sampled_from(sorted(content) if isinstance(content, dict) else range(len(content))))
+        if data.draw(st.integers(0, 6)) == 0:
+            if isinstance(content, dict):
+                return {k: v for k, v in content.items() if k != key}
+            return content[:key] + content[key + 1 :]
+        if isinstance(content, dict):
+            return {**content, key: changed(data, content[key])}
+        return [*content[:key], changed(data, content[key]), *content[key + 1 :]]
+    return data.draw(JSON)
+
+
+def fuzz(path: Path, read: Callable[[], object], spoil: Callable[[st.DataObject, bytes], bytes] = mutated) -> None:
+    """Reads a spoilt file again and again; the file is whole again afterwards."""
+    whole = path.read_bytes()
+    until = time.monotonic() + 60 * MINUTES
+    count = 0
+
+    @settings(max_examples=EXAMPLES, deadline=None, database=None,
+              derandomize=not MINUTES, suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        nonlocal count
+        count += 1
+        path.write_bytes(spoil(data, whole))
+        try:
+            read()
+        except SegpatchError as error:
+            assert "\n" not in str(error).strip()
+
+    try:
+        check()
+        while time.monotonic() < until:
+            check()
+        if MINUTES:
+            print(f"{path.name}: {count} examples")
+    finally:
+        path.write_bytes(whole)
+
+
+def as_json(data: st.DataObject, whole: bytes) -> bytes:
+    return json.dumps(changed(data, json.loads(whole))).encode()

@@ -1,0 +1,310 @@
+"""Readers of files from strangers, on valid files that were cut, changed, lengthened and mixed: what cannot be
+read is a SegpatchError, and nothing else comes out.
+
+A few dozen examples of each reader, or SEGPATCH_FUZZ_MINUTES of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socketserver
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import save
+
+from fabricate import write_folder
+from fuzzing import as_json, fuzz, mutated
+from segpatch.cli.study import read_plan
+from segpatch.data import CITYSCAPES, open_data
+from segpatch.data.classes import ClassSet, class_map
+from segpatch.data.files import label_table, read_image, read_labels
+from segpatch.errors import BadInput
+from segpatch.models.catalogue import Entry, find_entry
+from segpatch.models.checkpoints import open_network, read_checkpoint
+from segpatch.models.download import LEDGER, download
+from segpatch.models.hf import hf_victim
+from segpatch.models.onnx import onnx_victim
+from segpatch.models.settings import class_facts
+from segpatch.patch import as_png, grey_patch, load_patch, save_patch
+from segpatch.report import write_report
+from segpatch.report.compare import write_comparison
+from segpatch.report.record import read_study
+from segpatch.results import read_scores
+from segpatch.victims import read_victims
+from test_hf import saved
+from test_onnx import write as write_onnx
+from test_report import write_run
+from test_study_report import write_study
+
+VICTIMS = """[victim.pidnet-s]
+checkpoint = "p.safetensors"
+mean = [0.4, 0.4, 0.4]
+window = 64
+classes = ["road", "car"]
+"""
+PLAN = 'presets = ["paper"]\nseeds = [0, 1]\nonly = ["matrix"]\n'
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's about a damaged TIFF, which is then refused
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "bmp", "webp"])
+def test_images(tmp_path: Path, kind: str):
+    path = tmp_path / f"a.{kind}"
+    Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)).save(path)
+    fuzz(path, lambda: read_image(path))
+
+
+def test_labels(tmp_path: Path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16) % 3).save(path)
+    fuzz(path, lambda: read_labels(path, label_table(range(3))))
+
+
+def test_patches(tmp_path: Path):
+    save_patch(grey_patch((3, 3)), tmp_path / "p.safetensors")
+    fuzz(tmp_path / "p.safetensors", lambda: load_patch(tmp_path / "p.safetensors"))
+
+
+def test_records_of_patches(tmp_path: Path):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({**grey_patch((3, 3)).facts(), "origin": {}}))
+
+    def read() -> None:
+        pixels = torch.full((3, 3, 3), 0.5)
+        save_as = save({"pixels": pixels}, metadata={"segpatch": path.read_text()})
+        (tmp_path / "p.safetensors").write_bytes(save_as)
+        json.dumps(load_patch(tmp_path / "p.safetensors").facts())
+
+    fuzz(path, read, as_json)
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")  # pickletools' about a text
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_checkpoints(tmp_path: Path, kind: str):
+    state = {"a.weight": torch.ones(2, 2), "b": torch.arange(3)}
+    path = tmp_path / ("c.safetensors" if kind == "safetensors" else "c.pth")
+    if kind == "safetensors":
+        path.write_bytes(save(state, metadata={"segpatch": '{"network": "pidnet-s"}'}))
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    fuzz(path, lambda: read_checkpoint(path))
+
+
+def test_records_of_networks(tmp_path: Path):
+    path = tmp_path / "c.json"
+    path.write_text('{"network": "pidnet-s", "layout": "segpatch"}')
+
+    def read() -> None:
+        content = save({"a": torch.ones(1)}, metadata={"segpatch": path.read_text()})
+        (tmp_path / "c.safetensors").write_bytes(content)
+        open_network(None, tmp_path / "c.safetensors")
+
+    fuzz(path, read, as_json)
+
+
+def test_victim_files(tmp_path: Path):
+    path = tmp_path / "v.toml"
+    path.write_text(VICTIMS)
+    fuzz(path, lambda: read_victims(path))
+
+
+def test_plans(tmp_path: Path):
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN)
+    fuzz(path, lambda: read_plan(path))
+
+
+def test_classes_and_lists(tmp_path: Path):
+    root = write_folder(tmp_path / "d", {"val": 1})
+    fuzz(root / "classes.txt", lambda: open_data(f"folder:{root}"))
+    (root / "classes.json").write_text(
+        '{"classes": [{"id": 0, "name": "road", "color": [1, 2, 3]}, {"id": 1, "name": "car"}]}'
+    )
+    fuzz(root / "classes.json", lambda: open_data(f"folder:{root}"), as_json)
+    (root / "all.txt").write_text("images/val/val0.png labels/val/val0.png\n")
+    fuzz(root / "all.txt", lambda: open_data(f"list:{root}/all.txt").samples("all"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize("file", ["scores.safetensors", "transfer.json"])
+def test_results(run: Path, file: str, tmp_path: Path):
+    fuzz(run / file, lambda: read_scores(run) if file == "scores.safetensors" else write_report(run, tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("file", ["transfer.json", "config.json", "region", "labels.png", "steps.jsonl"])
+def test_reports(run: Path, file: str, tmp_path: Path):
+    names = {
+        "region": "scenes/*/*.json",
+        "labels.png": "scenes/*/labels.png",
+        "steps.jsonl": "cells/*/steps.jsonl",
+    }
+    path = min(run.glob(names.get(file, file)))
+    fuzz(path, lambda: write_report(run, tmp_path / "out"), as_json if path.suffix == ".json" else mutated)
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Iterator[tuple[Path, Entry]]:
+    """A server that answers whatever the file holds, and the checkpoint that is to be had from it."""
+    content = save({"weight": torch.ones(3)})
+    head = f'HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nETag: "one"\r\nConnection: close\r\n\r\n'
+    path = tmp_path / "answer"
+    path.write_bytes(head.encode() + content)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.recv(1 << 16)
+                self.request.sendall(path.read_bytes())
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/net.safetensors"
+        yield path, replace(find_entry("pidnet-s"), file="net.safetensors", address=address)
+        server.shutdown()
+
+
+def test_downloads(tmp_path: Path, answers: tuple[Path, Entry]):
+    path, entry = answers
+    folder = tmp_path / "cache"
+
+    def read() -> None:
+        (folder / entry.file).unlink(missing_ok=True)
+        (folder / LEDGER).unlink(missing_ok=True)
+        download(entry, folder, max_size=1 << 20)
+
+    fuzz(path, read)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"200 OK", b"206 Partial Content\r\nContent-Range: bytes 3-/99"))
+    part, version = folder / f".{entry.file}.part", folder / f".{entry.file}.version"
+
+    def go_on() -> None:
+        part.write_bytes(b"abc")
+        version.write_text('"one"')
+        read()
+
+    fuzz(path, go_on)
+
+
+@pytest.mark.parametrize("file", [LEDGER, ".net.safetensors.part", ".net.safetensors.version"])
+def test_what_downloads_left(tmp_path: Path, answers: tuple[Path, Entry], file: str):
+    _, entry = answers
+    path = tmp_path / file
+    ledger = {entry.file: {"sha256": "0" * 64, "first_seen": "2026-01-01"}, "other": {"sha256": "1"}}
+    content = {LEDGER: json.dumps(ledger), ".net.safetensors.part": "ab"}.get(file, '"one"')
+    path.write_text(content)
+
+    def read() -> None:
+        held = path.read_bytes()
+        (tmp_path / entry.file).unlink(missing_ok=True)
+        if file.endswith("version"):
+            (tmp_path / ".net.safetensors.part").write_bytes(b"ab")
+        try:
+            download(entry, tmp_path, max_size=1 << 20)
+        finally:
+            path.write_bytes(held)
+
+    fuzz(path, read, as_json if file == LEDGER else mutated)
+
+
+@pytest.mark.parametrize("file", ["png", "record"])
+def test_pictures_of_patches(tmp_path: Path, file: str):
+    path = tmp_path / ("p.png" if file == "png" else "p.json")
+    path.write_bytes(as_png(grey_patch((3, 3))))
+
+    def read() -> None:
+        text = PngInfo()
+        text.add_text("segpatch", path.read_text())
+        Image.new("RGB", (3, 3)).save(tmp_path / "p.png", pnginfo=text)
+        json.dumps(load_patch(tmp_path / "p.png").facts())
+
+    if file == "record":
+        path.write_text(json.dumps(grey_patch((3, 3)).facts()))
+    fuzz(path, read if file == "record" else lambda: load_patch(path), as_json if file == "record" else mutated)
+
+
+def test_class_maps(tmp_path: Path):
+    path = tmp_path / "map.csv"
+    path.write_text("road,street\ncar,vehicle\n")
+    source, target = ClassSet.of(["road", "car"], "a"), ClassSet.of(["street", "vehicle"], "b")
+    fuzz(path, lambda: class_map(source, target, path))
+
+
+@pytest.mark.parametrize("file", ["net.onnx", "record"])
+def test_onnx_files(tmp_path: Path, file: str):
+    about = json.dumps(
+        {"network": "tiny", "mean": [0, 0, 0], "std": [1, 1, 1], "classes": class_facts(CITYSCAPES)}
+    )
+    path = write_onnx(tmp_path / "net.onnx", facts=about)
+    images = torch.rand(1, 3, 6, 8)
+    if file == "net.onnx":
+        fuzz(path, lambda: onnx_victim(path)(images))
+        return
+    record = tmp_path / "record.json"
+    record.write_text(about)
+
+    def read() -> None:
+        onnx_victim(write_onnx(path, facts=record.read_text()))(images)
+
+    fuzz(record, read, as_json)
+
+
+def test_onnx_files_read_no_weights_from_elsewhere(tmp_path: Path):
+    (tmp_path / "secret").write_bytes(bytes(4 * 19 * 27))
+    (tmp_path / "in").mkdir()
+    path = write_onnx(tmp_path / "in/net.onnx")
+    model = onnx.load(path)
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../secret")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BadInput, match="no ONNX file that onnxruntime can run"):
+        onnx_victim(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of transformers, about odd settings
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_folders_of_hugging_face(tmp_path: Path, file: str):
+    folder = saved(tmp_path / "net", preprocessor={"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1]})
+    path = Path(folder, file)
+    fuzz(path, lambda: hf_victim(folder), as_json if path.suffix == ".json" else mutated)
+
+
+def test_records_of_studies(run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "matrix")
+    record = {"command": "x", "plan": {}, "matrices": ["matrix"], "cells": {"sizes/a": {"b": 1}}}
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    fuzz(tmp_path / "study.json", lambda: read_study(tmp_path), as_json)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
+def test_reports_of_studies(study: Path, tmp_path: Path):
+    fuzz(study / "study.json", lambda: write_report(study, tmp_path / "out"), as_json)
+
+
+def test_comparisons(run: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    fuzz(other / "transfer.json", lambda: write_comparison(run, other, tmp_path / "out"), as_json)
