@@ -263,7 +263,7 @@ def test_a_file_that_was_there_is_recorded(entry, tmp_path):
     download(entry, tmp_path, max_size=1)
     assert json.loads((tmp_path / LEDGER).read_text())[FILE]["sha256"] == file_sha256(tmp_path / FILE)
     (tmp_path / LEDGER).write_text("{half")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="remove it to record hashes anew"):
         download(entry, tmp_path, max_size=1)
 
 
