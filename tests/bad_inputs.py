@@ -82,6 +82,11 @@ def png(root: Path) -> None:
     Image.new("RGB", (2, 2)).save(root / "p.png")
 
 
+def named(root: Path) -> None:
+    for kind in ("images", "labels"):
+        (root / f"data/{kind}/val/a\nsegpatch: all is well\x1b[1m.png").write_bytes(b"no")
+
+
 def jpeg(root: Path) -> None:
     Image.new("L", (6, 4)).save(root / "data/labels/val/val0.png", "JPEG")
 
@@ -156,6 +161,12 @@ BAD = [
     Bad("image of another size than its label", picture("RGB", (9, 9)), DRY, "9x9 but its label"),
     Bad("image that is too wide", picture("1", (20_000, 1)), DRY, "not decoded"),
     Bad("image that is none", raw("data/images/val/val0.png", b"no"), DRY, "cannot be read as an image"),
+    Bad(
+        "image whose name writes lines",
+        named,
+        DRY,
+        "a; segpatch: all is well?[1m.png cannot be",
+    ),
     Bad("image that is empty", raw("data/images/val/val0.png", b""), DRY, "cannot be read as an image"),
     Bad("link to nothing", link, DRY, "link to nothing"),
     Bad("split without images", empty_split, DRY, "holds no image"),

@@ -38,9 +38,7 @@ Every error that is yours to mend is one line on stderr and exit code 1: `segpat
 came in the place of `{...}`. A wrong option is exit code 2, with the option's name. Anything else, with a
 traceback, is a bug in segpatch.
 
-Each text says what was expected, what came, and, mostly after the semicolon, what to do. "Said in" names the tests
-that wait for words of that text; every one that has words of its own is waited for by a test.
-This page is made from the source by `python tests/error_list.py`, and a test holds it to that.
+Each text says what was expected, what came, and, mostly after the semicolon, what to do. This page is made from the source by `python tests/error_list.py`, and a test holds it to that.
 """
 
 
@@ -94,10 +92,8 @@ def document() -> str:
 
 
 def _entry(error: Said) -> list[str]:
-    tests = ", ".join(f"`{name}`" for name in said_in(error))
     code = " ".join(error.text.replace("`", "'").split())
-    where = f"`segpatch.{error.module}`{f'; said in {tests}' if tests else ''}"
-    return [f"- `{code}`", f"  ({KINDS[error.kind]}; {where})"]
+    return [f"- `{code}`", f"  ({KINDS[error.kind]}; `segpatch.{error.module}`)"]
 
 
 def words(text: str) -> set[str]:
