@@ -69,6 +69,28 @@ def patch_about(**about: object) -> Make:
     return make
 
 
+def patch_of_record(record: str) -> Make:
+    content = save({"pixels": torch.full((3, 2, 2), 0.5)}, metadata={"segpatch": record})
+    return raw("patch.safetensors", content)
+
+
+def network_about(record: str) -> Make:
+    return raw("c.safetensors", save({"a": torch.ones(1)}, metadata={"segpatch": record}))
+
+
+def png(root: Path) -> None:
+    Image.new("RGB", (2, 2)).save(root / "p.png")
+
+
+def named(root: Path) -> None:
+    for kind in ("images", "labels"):
+        (root / f"data/{kind}/val/a\nsegpatch: all is well\x1b[1m.png").write_bytes(b"no")
+
+
+def jpeg(root: Path) -> None:
+    Image.new("L", (6, 4)).save(root / "data/labels/val/val0.png", "JPEG")
+
+
 def patch_of(pixels: torch.Tensor, key: str = "pixels") -> Make:
     return lambda root: (root / "patch.safetensors").write_bytes(save({key: pixels}))
 
@@ -139,6 +161,12 @@ BAD = [
     Bad("image of another size than its label", picture("RGB", (9, 9)), DRY, "9x9 but its label"),
     Bad("image that is too wide", picture("1", (20_000, 1)), DRY, "not decoded"),
     Bad("image that is none", raw("data/images/val/val0.png", b"no"), DRY, "cannot be read as an image"),
+    Bad(
+        "image whose name writes lines",
+        named,
+        DRY,
+        "a; segpatch: all is well?[1m.png cannot be",
+    ),
     Bad("image that is empty", raw("data/images/val/val0.png", b""), DRY, "cannot be read as an image"),
     Bad("link to nothing", link, DRY, "link to nothing"),
     Bad("split without images", empty_split, DRY, "holds no image"),
@@ -184,7 +212,10 @@ BAD = [
     Bad("victims file without victims", text("v.toml", ""), FILE, "names no victim"),
     Bad("victims file with another table", text("v.toml", "[victims.a]\nx=1"), FILE, "unknown table"),
     Bad(
-        "victim with an unknown setting", text("v.toml", "[victim.pidnet-s]\nmeen=1"), FILE, "did you mean 'mean'"
+        "victim with an unknown setting",
+        text("v.toml", "[victim.pidnet-s]\nmeen=1"),
+        FILE,
+        "v.toml: [victim.pidnet-s]: unknown setting 'meen'; did you mean 'mean'",
     ),
     Bad("victim with a mean of text", text("v.toml", '[victim.pidnet-s]\nmean="x"'), FILE, "mean"),
     Bad(
@@ -200,7 +231,7 @@ BAD = [
         "names a path that cannot be",
     ),
     Bad("victim without a network", text("v.toml", "[victim.x]\nwindow=0"), FILE, "needs a network"),
-    Bad("plan that is not there", nothing, STUDY, "no file at"),
+    Bad("plan that is not there", nothing, STUDY, "give a TOML file with fields of the plan"),
     Bad("plan that is no TOML", text("p.toml", "= 1"), STUDY, "no TOML file"),
     Bad("plan with an unknown field", text("p.toml", "seedz = [1]"), STUDY, "unknown field"),
     Bad("plan with a wrong type", text("p.toml", 'seeds = "x"'), STUDY, "seeds"),
@@ -232,6 +263,43 @@ BAD = [
         "report {}/r --out {}/out",
         "no readable JSON",
     ),
+    Bad(
+        "study without its parts",
+        folder("r", study_json="{}"),
+        "report {}/r --out {}/out",
+        "of their kinds",
+    ),
+    Bad(
+        "study with a cell that says nothing",
+        folder("r", study_json='{"command": "x", "plan": {}, "matrices": [], "cells": {"sizes/a": {}}}'),
+        "report {}/r --out {}/out",
+        "/r holds a damaged result (",
+    ),
+    Bad(
+        "study with a cell that is a number",
+        folder("r", study_json='{"command": "x", "plan": {}, "matrices": [], "cells": {"a": 1}}'),
+        "report {}/r --out {}/out",
+        "a cell is no table",
+    ),
+    Bad("scales of text", nothing, "fit --model pidnet-s --data streets --scales a --out {}/out", "--scales is"),
+    Bad("patches in no order", nothing, "patch list {} --sort size", "unknown order 'size'"),
+    Bad("picture that is there", png, "patch export {}/patch.safetensors --out {}/p.png", "/p.png exists; use --"),
+    Bad("label that is a JPEG", jpeg, DRY, "which blurs class ids"),
+    Bad(
+        "classes that are too many",
+        text("data/classes.txt", "\n".join(map(str, range(255)))),
+        "data check folder:{}/data",
+        "expected 1 to 254 classes",
+    ),
+    Bad(
+        "class with a colour of text",
+        text("data/classes.json", '[{"id": 0, "name": "a", "color": [300, 1, 2]}]'),
+        "data check folder:{}/data",
+        "class colours are three numbers",
+    ),
+    Bad("patch about a list", patch_of_record("[]"), SHOW, "its record is no table"),
+    Bad("patch with a short range", patch_about(range=[[0, 1]]), SHOW, "(its range: "),
+    Bad("network about a list", network_about("[]"), "models check pidnet-s {}/c.safetensors", "(no table)"),
     Bad("unknown procedural data", nothing, "data make streats --out {}/s", "did you mean"),
 ]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import functools
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import segpatch
-from bad_inputs import BAD
 
 ROOT = Path(segpatch.__file__).parent
 DOCUMENT = Path(__file__).parents[1] / "docs/errors.md"
+_FEW = 10  # letters in a row that are words of an error
 KINDS = {
     "BadInput": "something given cannot be used",
     "Missing": "something is not there",
@@ -35,10 +38,7 @@ Every error that is yours to mend is one line on stderr and exit code 1: `segpat
 came in the place of `{...}`. A wrong option is exit code 2, with the option's name. Anything else, with a
 traceback, is a bug in segpatch.
 
-Each text says what was expected, what came, and, mostly after the semicolon, what to do. "Tested by" names the
-bad inputs of `tests/bad_inputs.py` whose expected words are in that text; other errors are tested beside their
-module.
-This page is made from the source by `python tests/error_list.py`, and a test holds it to that.
+Each text says what was expected, what came, and, mostly after the semicolon, what to do. This page is made from the source by `python tests/error_list.py`, and a test holds it to that.
 """
 
 
@@ -92,12 +92,39 @@ def document() -> str:
 
 
 def _entry(error: Said) -> list[str]:
-    tests = ", ".join(bad.name for bad in BAD if bad.words in error.text)
     code = " ".join(error.text.replace("`", "'").split())
-    return [
-        f"- `{code}`",
-        f"  ({KINDS[error.kind]}; `segpatch.{error.module}`{f'; tested by: {tests}' if tests else ''})",
-    ]
+    return [f"- `{code}`", f"  ({KINDS[error.kind]}; `segpatch.{error.module}`)"]
+
+
+def words(text: str) -> set[str]:
+    """All stretches of a few letters of a text, outside of its braces."""
+    parts = [" ".join(part.split()) for part in re.split(r"\{(?:[^{}]|\{[^{}]*\})*\}", text)]
+    return {part[at : at + _FEW] for part in parts for at in range(len(part) - _FEW + 1)}
+
+
+def said_in(error: Said) -> list[str]:
+    """The tests that have words of an error, by file: those that no other error has, if it has such words."""
+    own = {part for part in words(error.text) if _uses()[part] == 1} or words(error.text)
+    return [name for name, text in _tests().items() if any(part in text for part in own)]
+
+
+@functools.cache
+def _uses() -> Counter[str]:
+    return Counter(part for text in {error.text for error in errors()} for part in words(text))
+
+
+@functools.cache
+def _tests() -> dict[str, str]:
+    """All texts in each file of tests but this one, where patterns are taken for what they match."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.name != Path(__file__).name:
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            texts = [
+                node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            ]
+            found[path.name] = "\n".join(" ".join(re.sub(r"\\(.)", r"\1", text).split()) for text in texts)
+    return found
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from disk import Killer
 from segpatch import runs, writing
 from segpatch.data import open_data
 from segpatch.data.images import split_images
+from segpatch.data.make import make_streets
+from segpatch.models import download as downloading
+from segpatch.models.catalogue import find_entry
 from segpatch.models.networks import MODELS
 from segpatch.studies.attack import run_attack
 from segpatch.studies.fit import run_fit
@@ -63,7 +66,24 @@ def study(data: str, out: Path) -> None:
     run_paper(victims(), open_data(data), plan, out, command="segpatch study paper", resume=True)
 
 
-JOBS: dict[str, Callable[[str, Path], None]] = {"attack": attack, "fit": fit, "transfer": transfer, "study": study}
+def streets(_: str, out: Path) -> None:
+    make_streets(out, train=2, val=1, height=16, width=32, seed=1)
+
+
+def checkpoint(address: str, out: Path) -> None:
+    downloading.BLOCK = 1 << 14  # so that a small file comes in parts
+    entry = replace(find_entry("pidnet-s"), file=address.rpartition("/")[2], address=address)
+    downloading.download(entry, out, max_size=1 << 20)
+
+
+JOBS: dict[str, Callable[[str, Path], None]] = {
+    "attack": attack,
+    "fit": fit,
+    "transfer": transfer,
+    "study": study,
+    "data make": streets,
+    "models download": checkpoint,
+}
 
 
 SETTINGS: dict[str, Any] = {

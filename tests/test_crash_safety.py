@@ -5,9 +5,12 @@ The long ones print what they did (`-s`); docs/results/crash-safety.md is made o
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,8 +24,10 @@ from disk import FAULTS, Disk
 from jobs import JOBS, SETTINGS, begin, held
 from segpatch import runs, writing
 from segpatch.errors import SegpatchError
+from segpatch.models.download import LEDGER
 from segpatch.runs import LOCK
-from segpatch.writing import leftovers
+from segpatch.writing import leftovers, remove
+from test_download import CONTENT, Handler, ranged
 from tiny import write_learnable
 
 SEED = int(os.environ.get("SEGPATCH_KILL_SEED", "0"))
@@ -70,7 +75,7 @@ def must_be_valid(out: Path, whole: dict[str, bytes]) -> None:
     for name, content in held(out).items():
         if name.endswith("steps.jsonl"):
             assert whole[name].startswith(content[: content.rfind(b"\n") + 1])
-        elif not name.endswith((".unfinished", "state.safetensors")):
+        elif not Path(name).name.startswith(".") and not name.endswith("state.safetensors"):
             assert content == whole[name], name
 
 
@@ -136,6 +141,68 @@ def test_killed_at_writes(data: str, tmp_path: Path, unbroken: Any, job: str, ev
 @pytest.mark.parametrize(("job", "every"), [("attack", 1), ("fit", 1), ("transfer", 7), ("study", 53)])
 def test_killed_at_many_writes(data: str, tmp_path: Path, unbroken: Any, job: str, every: int):
     print(f"| {job} | {killed_at_writes(job, data, tmp_path, unbroken(job)[0], every)} |")
+
+
+def test_streets_killed_at_writes(data: str, tmp_path: Path):
+    finish("data make", data, tmp_path / "whole")
+    assert killed_at_writes("data make", data, tmp_path / "killed", held(tmp_path / "whole"), 8) > 3
+
+
+@pytest.fixture
+def slow() -> Iterator[tuple[str, list[str | None]]]:
+    """A server that takes a while over a checkpoint: its address, and from where each request wanted it."""
+    asked: list[str | None] = []
+
+    def behave(handler: Handler) -> None:
+        asked.append(handler.headers.get("Range"))
+        write, handler.wfile.write = handler.wfile.write, lambda body: dribble(write, body)
+        with contextlib.suppress(OSError):
+            ranged()(handler)
+
+    def dribble(write: Any, body: bytes) -> None:
+        for start in range(0, len(body), 4096):
+            write(body[start : start + 4096])
+            time.sleep(0.004)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.seen, server.content, server.behave = [], CONTENT, behave
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/net.safetensors", asked
+        server.shutdown()
+
+
+def downloads_killed(address: str, out: Path, kills: int) -> None:
+    """Kills downloads at random moments, so many times; what is there is whole at any time, and at the end."""
+    finish("models download", address, out / "warm")  # waits for the server that forks
+    chance, start = random.Random(SEED), time.monotonic()
+    finish("models download", address, out / "first")
+    seconds = time.monotonic() - start
+    for place in (out / str(n) for n in range(kills)):
+        code = None
+        while code != -signal.SIGKILL:
+            process = begin("models download", address, place)
+            process.join(chance.uniform(0, seconds))
+            if process.exitcode is None:
+                os.kill(process.pid, signal.SIGKILL)
+                process.join()
+            code = process.exitcode
+            must_be_valid(place, held(out / "first"))
+            if code == 0:
+                remove(place)
+        finish("models download", address, place)
+        visible = {name: content for name, content in held(place).items() if not name.startswith(".")}
+        assert visible == {name: content for name, content in held(out / "first").items() if name in visible}
+        assert set(visible) == {"net.safetensors", LEDGER}
+
+
+def test_downloads_killed_at_random_moments(tmp_path: Path, slow: tuple[str, list[str | None]]):
+    downloads_killed(slow[0], tmp_path, 2)
+
+
+@pytest.mark.long
+def test_downloads_killed_at_many_moments(tmp_path: Path, slow: tuple[str, list[str | None]]):
+    downloads_killed(slow[0], tmp_path, 30)
+    assert any(slow[1]), "some went on where they ended"
 
 
 def failed_at_writes(job: str, data: str, out: Path, whole: dict[str, bytes], fault: str, every: int) -> int:

@@ -63,7 +63,7 @@ def test_a_batch_needs_one_size(folder: Path):
 
 def test_bad_batch_arguments_are_refused_at_once(folder: Path):
     dataset = open_data(f"folder:{folder}")
-    with pytest.raises(BadInput, match="batch_size"):
+    with pytest.raises(BadInput, match="batch_size must be 1 or more and workers 0 or more"):
         batches(dataset, "train", batch_size=0)
     with pytest.raises(Missing, match="no split 'test'; it has: train, val"):
         batches(dataset, "test", batch_size=1)

@@ -188,6 +188,17 @@ def test_what_a_server_may_do_wrong_leaves_no_file(entry, server, tmp_path, case
     assert download(entry, tmp_path, max_size=MB).read_bytes() == CONTENT, "and the next try succeeds"
 
 
+def test_a_kill_between_two_versions_mixes_no_content(entry, server, tmp_path, monkeypatch):
+    server.behave = ranged(cut=70_000)
+    with pytest.raises(Missing):
+        download(entry, tmp_path, max_size=MB)
+    server.content, server.behave = save({"weight": torch.ones(50_000)}), ranged(tag='"two"')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_copy", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        download(entry, tmp_path, max_size=MB)
+    assert download(entry, tmp_path, max_size=MB).read_bytes() == server.content
+
+
 @pytest.mark.parametrize("version", [b"\xff", b"a\nb", b""])
 def test_a_version_that_cannot_be_sent_back_starts_again(entry, server, tmp_path, version):
     (tmp_path / f".{FILE}.part").write_bytes(b"abc")
@@ -252,7 +263,7 @@ def test_a_file_that_was_there_is_recorded(entry, tmp_path):
     download(entry, tmp_path, max_size=1)
     assert json.loads((tmp_path / LEDGER).read_text())[FILE]["sha256"] == file_sha256(tmp_path / FILE)
     (tmp_path / LEDGER).write_text("{half")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="remove it to record hashes anew"):
         download(entry, tmp_path, max_size=1)
 
 

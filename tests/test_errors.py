@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from bad_inputs import BAD, Bad, prepare
-from error_list import DOCUMENT, document
+from error_list import DOCUMENT, document, errors, said_in, words
 from fabricate import write_folder
+from segpatch.attack_config import AttackConfig
 from segpatch.cli import main
+from segpatch.cli.options import parse_seeds
 from segpatch.data import CITYSCAPES
+from segpatch.data.classes import CAMVID, ClassSet, class_map
+from segpatch.data.drawn import check_street
+from segpatch.errors import BadInput, Missing
+from segpatch.models.checkpoints import canonical
+from segpatch.models.layouts.layout import Layout
+from segpatch.models.networks import network_spec
+from segpatch.published import as_released
+from segpatch.studies.paper import PaperPlan
+from segpatch.studies.paper.run import _with_finished_parts
+from segpatch.training import FitConfig
+from segpatch.transforms import SceneEOT
 
 
 def test_there_are_sixty_kinds():
@@ -34,6 +49,49 @@ def test_bad_input_is_one_line(
     assert said[-1].startswith("segpatch: ") and bad.words in said[-1]
     assert sum(line.startswith("segpatch: ") for line in said) == 1 and "Traceback" not in "".join(said)
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+
+
+SHORT = Layout(source="x", build=nn.Module, classifier="a", convert=lambda state: {"a": state["gone"]})
+
+
+def resumed_from_a_list(root: Path) -> None:
+    (root / "study.json").write_text("[]")
+    _with_finished_parts(PaperPlan(), root)
+
+
+CALLS: dict[str, Callable[[Path], object]] = {
+    "select must be 'last', or 'best' with held_out": lambda _: AttackConfig(select="best"),
+    "step_size must be in (0, 1], got 2": lambda _: AttackConfig(step_size=2),
+    "unknown loss 'correct'": lambda _: AttackConfig(loss="correct"),
+    "unknown place 'middle'": lambda _: AttackConfig(place="middle"),
+    "unknown schedule 'cosin'": lambda _: AttackConfig(schedule="cosin"),
+    "unknown start 'black'": lambda _: AttackConfig(start="black"),
+    "unknown stepper 'sgd'": lambda _: AttackConfig(stepper="sgd"),
+    "unknown part 'matrx'": lambda _: PaperPlan(only=("matrx",)),
+    "unknown family 'mlp'": lambda _: as_released("mlp"),
+    "seeds are whole numbers": lambda _: parse_seeds("a"),
+    "class names must be unique": lambda _: ClassSet("x", ("a", "a"), ((0, 0, 0), (1, 1, 1))),
+    "no class map file": lambda root: class_map(CITYSCAPES, CAMVID, root / "none"),
+    "the seed of streets must be 0 or more": lambda _: check_street(16, 16, -1),
+    "criterion must be one of": lambda _: FitConfig(criterion="none"),
+    "jitter must be in [0, 1), got 1": lambda _: FitConfig(jitter=1.0),
+    "flip is a chance in [0, 1], got 2": lambda _: SceneEOT(flip=2),
+    "scales must be (low, high) or a list": lambda _: SceneEOT(scales=(0.0, 1.0)),
+    "study.json is no study's result; start again": resumed_from_a_list,
+    "its keys are of x, its tensors are not": lambda root: canonical(SHORT, {}, "net", root),
+    "unknown checkpoint layout 'x'": lambda _: network_spec("pidnet-s").layout("x"),
+}
+
+
+@pytest.mark.parametrize("said", CALLS)
+def test_a_bad_argument_is_one_line(said: str, tmp_path: Path):
+    with pytest.raises(BadInput if said != "no class map file" else Missing) as error:
+        CALLS[said](tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_every_error_is_waited_for_by_a_test():
+    assert [error for error in errors() if words(error.text) and not said_in(error)] == []
 
 
 def test_the_list_of_errors_is_up_to_date():

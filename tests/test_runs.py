@@ -159,7 +159,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path):
     run.save_state(3, {"pixels": torch.zeros(100)}, {})
     path = tmp_path / "state.safetensors"
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(BadInput, match=r"is damaged .* start again with --overwrite"):
+    with pytest.raises(BadInput, match=r"is damaged .*\); start again with --overwrite"):
         run.load_state()
 
 

@@ -109,7 +109,7 @@ def test_training_records_beside_the_tensors_are_left_out(tmp_path, zipped, monk
     ("make", "words"),
     [
         (lambda path: path.mkdir(), "is a folder, not a checkpoint"),
-        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_bytes(b""), "is empty; get the file again"),
         (lambda path: path.write_text("<html>quota"), r"is no checkpoint \(it begins with b'<html>quo'\)"),
         (lambda path: path.write_bytes(pickle.dumps([1])), "it is a pickle, but not of torch"),
         (lambda path: path.write_bytes(pickle.dumps({"a": 1}, protocol=0)), "is no checkpoint"),

@@ -59,7 +59,7 @@ def test_rows_stand_in_order(matrix: TransferMatrix):
     assert [(c.patch, c.victim) for c in matrix.cells] == [(r, v) for r in rows for v in matrix.victims]
     assert matrix.victims == ("red", "also-red", "blue") and len(matrix.classes) == 2
     assert matrix.cell("none", "red").scores.miou_clean == 1
-    with pytest.raises(BadInput, match="no cell 'green'"):
+    with pytest.raises(BadInput, match="no cell 'green' on 'red' in this matrix"):
         matrix.cell("green", "red")
 
 

@@ -17,6 +17,7 @@ import typer
 from segpatch import heap
 from segpatch.cli import bench, measure, models, patches, study, things, train
 from segpatch.cli.examples import example
+from segpatch.cli.tables import printable
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.processes import Processes, join, leave
 
@@ -75,7 +76,8 @@ def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
             raise BadInput(f"one process is enough for this; several can share {', '.join(SHARED)}")
         code = app(standalone_mode=False, obj=processes) or 0  # typer turns Ctrl-C into STOPPED
     except SegpatchError as error:
-        return 1, partial(print, f"segpatch: {error}", file=sys.stderr)
+        line = printable(str(error)).replace("\n", "; ")  # it names files, which strangers may have named
+        return 1, partial(print, f"segpatch: {line}", file=sys.stderr)
     except (typer.Abort, KeyboardInterrupt):
         code = STOPPED
     except Exception as error:

@@ -108,14 +108,12 @@ def export(
     victims: options.VictimsFile = None,
 ) -> None:
     """Write a network as ONNX: images in [0, 1] in, logits at their size out."""
-    from segpatch.errors import BadInput
     from segpatch.models.load import load_victims
     from segpatch.models.onnx_export import export_onnx
     from segpatch.victims import read_victims
 
     sides = options.parse_size(size)
-    if sides is None:
-        raise BadInput("--size is HxW in pixels")
+    assert sides is not None  # it has a default
     (network,) = load_victims([victim], read_victims(victims) if victims else {})
     difference = export_onnx(network, out, sides)
     print(f"{out}: {network.name} for images of {sides[0]}x{sides[1]}, logits within {difference:.1e} of its own")

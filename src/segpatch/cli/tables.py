@@ -62,7 +62,7 @@ def transfer_table(result: TransferResult) -> str:
         f"the patch.\n* own network; against the random control at margin {result.margin:g}: "
         "T transfers, - does not, ? undecided"
     )
-    return f"{title}\n\n{table(['patch', *names], rows)}"
+    return printable(f"{title}\n\n{table(['patch', *names], rows)}")
 
 
 def _cell(cell: CellRecord) -> str:

@@ -51,7 +51,7 @@ def data_check(
     quiet: options.Quiet = False,
 ) -> None:
     """Read every file of a data set and name every bad one."""
-    from segpatch.cli.tables import table
+    from segpatch.cli.tables import print_table
     from segpatch.data.check import check_data
     from segpatch.studies.progress import Progress
 
@@ -63,7 +63,7 @@ def data_check(
     for note in report.notes:
         print(f"note: {note}")
     if report.problems:
-        print(table(["problem", "what is wrong"], [[p.kind, p.message] for p in report.problems]))
+        print_table(["problem", "what is wrong"], [[p.kind, p.message] for p in report.problems])
     if not report.ok:
         raise typer.Exit(1)
     print("no problem found")
