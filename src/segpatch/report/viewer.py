@@ -30,7 +30,7 @@ from segpatch.report.pictures import (
 from segpatch.results import CellRecord, TransferResult, safe_name
 from segpatch.types import IGNORE
 
-MOST_BYTES = 8_000_000
+MOST_BYTES = 5_500_000
 """Of all index maps of a page, as text; they are thinned out until they stay below."""
 WIDTHS = (1024, 768, 512, 384, 256, 192, 128)
 
@@ -70,8 +70,8 @@ def _cell(result: TransferResult, cell: CellRecord, counts: Mapping[tuple[str, s
                 "name": name,
                 "clean": cell.iou_clean_outside[name],
                 "attacked": cell.iou[name],
-                "right": [fate.before, fate.after] if fate else None,
-                "into": [list(into) for into in fate.into] if fate else [],
+                "right": [round(fate.before, 5), round(fate.after, 5)] if fate else None,
+                "into": [[into.name, round(into.share, 5)] for into in fate.into] if fate else [],
                 "exact": fate is not None and fate.exact,
             }
         )
