@@ -18,7 +18,7 @@ from safetensors.torch import load
 
 from fabricate import write_matrix_run
 from segpatch.plots import figure
-from segpatch.report import write_report
+from segpatch.report import viewer, write_report
 from segpatch.report.pictures import WRONG, change_map, jpeg_uri, read_rgb, region_of
 from segpatch.results import TransferResult, read_transfer, safe_name
 from test_report import write_run
@@ -295,6 +295,15 @@ def test_a_patch_can_be_taken_from_the_page(page: Page, made: Made, tmp_path: Pa
     assert download.value.suggested_filename == "alpha_strong_s0.safetensors"
     taken = Path(download.value.path()).read_bytes()
     assert taken == (made.run / record.file).read_bytes() and load(taken)
+
+
+def test_scenes_that_do_not_fit_are_told_of(
+    browser: sync_api.Browser, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(viewer, "MOST_BYTES", 1)
+    for page in opened(browser, write_report(made.run, tmp_path)):
+        expect(page.get_by_text("The first 1 of the 2 scenes that the run kept")).to_be_visible()
+        expect(page.locator("#scene option")).to_have_count(1)
 
 
 def test_without_its_script_the_page_can_be_read(browser: sync_api.Browser, made: Made):

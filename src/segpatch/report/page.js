@@ -170,7 +170,7 @@
       make("p", {}, facts.join(" ")),
       make("h3", {}, "Classes, the largest loss first"),
       make("p", { class: "small" }, cell.classes.some((one) => one.exact)
-        ? "Pixels right: without and with the patch. What those become that are right without it, in shares of them."
+        ? "Pixels right: without and with the patch. Become: what those right without it are taken for with it, in shares of them."
         : "What a class becomes is net, in shares of its labelled pixels outside the patch."),
       classTable(cell),
       ...(scenes.childElementCount ? [make("h3", {}, "Scenes under this patch"), scenes] : []));
@@ -353,6 +353,9 @@
   };
 
   fill(controls.scene, data.scenes.map((scene, index) => [String(index), scene.name]));
+  if (data.scenes.length < data.kept) {
+    byId("left").textContent = `The first ${data.scenes.length} of the ${data.kept} scenes that the run kept: more would make the page too large.`;
+  }
   choices();
   const shown = Object.keys(data.patches).find((patch) => cellOf(patch, controls.network.value)?.own);
   if (shown && sceneHolds(data.scenes[0], shown, controls.network.value)) controls.patch.value = shown;

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from markupsafe import Markup, escape
+
 from segpatch import plots
 from segpatch.errors import BadInput
 from segpatch.published import published_matrix
@@ -17,7 +19,7 @@ from segpatch.report.facts import rows_in_order
 from segpatch.report.figures import alignment_svg, curve_svg, distance_figures, place_figures, sizes_svg
 from segpatch.report.findings import findings
 from segpatch.report.photographs import read_photographs
-from segpatch.report.pictures import Scene, data_uri, scenes
+from segpatch.report.pictures import WRONG, Scene, data_uri, scenes
 from segpatch.report.record import Finding, Study, read_study
 from segpatch.report.templates import template
 from segpatch.results import safe_name
@@ -71,7 +73,7 @@ def _page(
     study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[str, bytes], photographs: bool
 ) -> str:
     table = published_matrix()
-    return template("study.html.j2").render(
+    return template("study.html.j2", coded=_coded).render(
         title="Do adversarial patches transfer between networks?",
         result=study.matrices.get("matrix"),
         findings=found,
@@ -83,11 +85,17 @@ def _page(
         pages=", ".join(f"{name}/report/index.html" for name in study.matrices),
         svg=lambda name: data_uri(drawn[name], "image/svg+xml"),
         scenes=_scenes(study, photographs),
-        photographs=photographs,
+        wrong="#{:02x}{:02x}{:02x}".format(*WRONG),
         classes=study.cells("locality"),
         command=study.record["command"],
         plan=json.dumps(study.record["plan"], indent=2),
     )
+
+
+def _coded(text: str) -> Markup:
+    """A line of Markdown whose `names` are code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
 
 
 def _scenes(study: Study, photographs: bool) -> list[Scene]:

@@ -62,8 +62,8 @@ def _foreign_verdict(result: TransferResult, foreign: Sequence[CellRecord]) -> l
         ]
     sentences.insert(
         0,
-        f"Of {total} measurements on other networks, {count['transfers']} transfer (more than "
-        f"{result.margin:g} mIoU beyond the random control), {count['does not']} do not (within "
+        f"Of {total} measurement{'s' if total > 1 else ''} on other networks, {count['transfers']} transfer (more "
+        f"than {result.margin:g} mIoU beyond the random control), {count['does not']} do not (within "
         f"±{result.margin:g}) and {count['undecided']} are undecided.",
     )
     said = (

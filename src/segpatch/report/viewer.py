@@ -30,9 +30,9 @@ from segpatch.report.pictures import (
 from segpatch.results import CellRecord, TransferResult, safe_name
 from segpatch.types import IGNORE
 
-MOST_BYTES = 8_000_000
-"""Of all index maps of a page, as text; they are thinned out until they stay below."""
-WIDTHS = (1024, 768, 512, 384, 256, 192, 128)
+MOST_BYTES = 5_500_000
+"""Of all index maps of a page, as text; they are thinned out until they stay below, then scenes are left out."""
+WIDTHS = (1024, 768, 512, 384, 256, 192)
 
 _Colours = Sequence[tuple[int, int, int]]
 
@@ -53,6 +53,7 @@ def page_data(
         "victims": [victim.name for victim in result.victims],
         "patches": {patch.name: patch.kind for patch in result.patches if patch.kind != "none"},
         "cells": [_cell(result, cell, counts) for cell in result.cells if cell.patch != "none"],
+        "kept": len(kept_scenes(run, result)),
         "scenes": _with_photographs(_scenes(run, result, colours), photographs),
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -70,8 +71,8 @@ def _cell(result: TransferResult, cell: CellRecord, counts: Mapping[tuple[str, s
                 "name": name,
                 "clean": cell.iou_clean_outside[name],
                 "attacked": cell.iou[name],
-                "right": [fate.before, fate.after] if fate else None,
-                "into": [list(into) for into in fate.into] if fate else [],
+                "right": [round(fate.before, 5), round(fate.after, 5)] if fate else None,
+                "into": [[into.name, round(into.share, 5)] for into in fate.into] if fate else [],
                 "exact": fate is not None and fate.exact,
             }
         )
@@ -93,19 +94,21 @@ def _cell(result: TransferResult, cell: CellRecord, counts: Mapping[tuple[str, s
 
 
 def _scenes(run: Path, result: TransferResult, colours: _Colours) -> list[dict[str, Any]]:
-    """The scenes, with maps of the first of WIDTHS that keeps all below MOST_BYTES (or of the last one)."""
+    """The scenes, with maps of the first of WIDTHS that keeps all below MOST_BYTES; with the last one, as many
+    scenes as do, and one at least."""
     kept = kept_scenes(run, result)
+    out: list[dict[str, Any]] = []
     for width in WIDTHS:
         out, size = [], 0
         for name, folder in kept:
             scene, bytes_of = _scene(folder, name, result, colours, width)
-            out.append(scene)
             size += bytes_of
-            if size > MOST_BYTES and width != WIDTHS[-1]:
+            if size > MOST_BYTES and (out or width != WIDTHS[-1]):
                 break
+            out.append(scene)
         else:
             return out
-    raise AssertionError("the last width is always taken")
+    return out
 
 
 def _scene(
