@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from segpatch.cli import main
 from segpatch.errors import BadInput, Missing
 from segpatch.studies.bench import BenchPlan, bench, load_reference
 
@@ -44,6 +45,20 @@ def test_one_part_alone():
         assert (row.step_memory is None) == (only == "evaluation")
     with pytest.raises(BadInput, match="only must be step or evaluation, got 'stpe'"):
         BenchPlan(only="stpe")
+
+
+def test_the_command_prints_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    line = (
+        "segpatch bench --network pidnet-s --size 64 --repeats 1 --batch-size 1 --only evaluation --json --quiet"
+    )
+    monkeypatch.setattr("sys.argv", line.split())
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    done = capsys.readouterr()
+    facts = json.loads(done.out)
+    assert (facts["plan"]["size"], facts["plan"]["only"], done.err) == ([64, 64], "evaluation", "")
+    assert facts["environment"]["versions"]["torch"] == torch.__version__
+    assert [row["network"] for row in facts["rows"]] == ["pidnet-s"]
 
 
 def test_a_reference_has_no_place_in_a_measurement():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,31 +40,37 @@ def planned(count: int, **change: object) -> list[PlannedPatch]:
     return [PlannedPatch((conv_victim(),), replace(CONFIG, seed=seed, **change)) for seed in range(count)]
 
 
-def failing(shared: int, cell: int) -> int:
-    if cell == shared:
-        raise BadInput(f"cell {cell} cannot be")
-    return cell
+@pytest.fixture
+def failing() -> Callable[[int, int], int]:
+    """Fails for one cell. Made in here, it is sent whole, and the workers need not import torch to read it."""
+
+    def work(shared: int, cell: int) -> int:
+        if cell == shared:
+            raise BadInput(f"cell {cell} cannot be")
+        return cell
+
+    return work
 
 
-def test_a_cell_that_fails_ends_all_with_its_own_error():
+def test_a_cell_that_fails_ends_all_with_its_own_error(failing):
     assert run_cells(failing, 7, [1, 2, 3], ray="local") == [1, 2, 3]
     with pytest.raises(BadInput, match="cell 2 cannot be"):
         run_cells(failing, 2, [1, 2, 3], ray="local")
 
 
-def test_no_cluster_at_an_address_is_one_line():
+def test_no_cluster_at_an_address_is_one_line(failing):
     with pytest.raises(BadInput, match=r"no Ray cluster at 127.0.0.1:1 \(.*refused\); give the address of one"):
         run_cells(failing, 7, [1], ray="127.0.0.1:1")
     with pytest.raises(BadInput, match=r"no Ray cluster at auto .*; give the address of one, or local"):
         run_cells(failing, 7, [1], ray="auto")
 
 
-def test_cells_that_need_a_gpu_do_not_wait_for_one_that_will_not_come():
+def test_cells_that_need_a_gpu_do_not_wait_for_one_that_will_not_come(failing):
     with pytest.raises(BadInput, match="has no GPU for cells; use --device cpu"):
         run_cells(failing, 7, [1], ray="local", gpus=1)
 
 
-def test_without_ray_it_says_what_to_install(monkeypatch):
+def test_without_ray_it_says_what_to_install(failing, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(Missing, match=r"pip install 'segpatch\[ray\]'"):
         run_cells(failing, 7, [1], ray="local")

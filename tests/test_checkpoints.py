@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from golden_recipe import published_keys
 from segpatch.errors import BadInput, Missing
 from segpatch.models.checkpoints import (
     WRAPPERS,
@@ -18,6 +19,7 @@ from segpatch.models.checkpoints import (
     write_network,
 )
 from segpatch.models.layouts.layout import Layout
+from segpatch.models.load import load_network
 from segpatch.models.networks import MODELS, NetworkSpec
 
 CLASSES = 3
@@ -230,3 +232,14 @@ def test_metadata_is_plain_json(tmp_path):
     write_network(tmp_path / "n.safetensors", network(), {"seed": 1})
     with safe_open(tmp_path / "n.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["segpatch"]) == {"seed": 1}
+
+
+def test_a_file_of_the_right_names_and_the_wrong_shapes_is_one_line(tmp_path):
+    """Its layout joins keys and values of an attention, which here have other numbers of axes."""
+    shapes = {key: (1,) if ".key." in key else (1, 1) for key in published_keys("segformer-b0.hf-hub")}
+    save_file({key: torch.zeros(shape) for key, shape in shapes.items()}, tmp_path / "net.safetensors")
+    with pytest.raises(BadInput, match="its keys are of hugging-face, its tensors are not") as said:
+        load_network("segformer-b0", tmp_path / "net.safetensors")
+    assert "\n" not in str(said.value)
+    with pytest.raises(BadInput, match=r"is no pidnet-s checkpoint: its keys .*are of none of the known layouts"):
+        load_network("pidnet-s", tmp_path / "net.safetensors")

@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 
-from segpatch.report.crossed import crossed
+from segpatch.published import published_matrix
+from segpatch.report.crossed import beside_published, crossed
 from segpatch.report.record import Study, held_apart
 
 Bounds = tuple[float, float]
 NETWORKS = {"s": "pidnet-s", "s2": "pidnet-s", "l": "pidnet-l", "bise": "bisenetv2", "hr": "hrnet-w18-small"}
 
 
-def study(patches: dict[str, list[str]], bounds: dict[tuple[str, str], Bounds]) -> Study:
+def study(patches: dict[str, list[str]], bounds: dict[tuple[str, str], Bounds], preset: str = "paper") -> Study:
     """A matrix of these patches (name: trained on) and these intervals beyond random."""
     cells = [
         SimpleNamespace(
             patch=patch,
             victim=victim,
             white_box=victim in patches[patch],
+            miou=0.3,
             miou_drop=high,
             over_random=SimpleNamespace(drop=(low + high) / 2, ci95=(low, high), p_holm=0.01),
         )
@@ -30,7 +32,7 @@ def study(patches: dict[str, list[str]], bounds: dict[tuple[str, str], Bounds]) 
     result: Any = SimpleNamespace(
         victims=[SimpleNamespace(name=name, network=network) for name, network in NETWORKS.items()],
         patches=[
-            SimpleNamespace(name=name, kind="trained", preset="paper", trained_on=on, seed=0)
+            SimpleNamespace(name=name, kind="trained", preset=preset, trained_on=on, seed=0)
             for name, on in patches.items()
         ],
         cells=cells,
@@ -77,3 +79,21 @@ def test_intervals_apart():
     assert held_apart([((0.3, 0.4), (0.1, 0.2)), ((0.5, 0.6), (0.5, 0.7))]) == "undecided"
     assert held_apart([((0.3, 0.4), (0.1, 0.2)), ((0.1, 0.2), (0.5, 0.7))]) == "does not hold"
     assert held_apart([]) == "undecided"
+
+
+def test_what_the_published_table_has_stands_beside_ours():
+    patches = {"p": ["s"], "both": ["s", "bise"]}
+    bounds = {
+        ("p", "s"): (0.1, 0.2),
+        ("p", "bise"): (0.0, 0.04),
+        ("p", "hr"): (0.0, 0.1),
+        ("both", "s"): (0.1, 0.2),
+    }
+    rows = beside_published(study(patches, bounds, preset="released"))
+    assert [(patch, victim) for patch, victim, _ in rows] == [("p", "s"), ("p", "bise")], "no HRNet, nor several"
+    for (_, _, drops), ours, network in zip(rows, (0.15, 0.02), ("pidnet-s", "bisenetv2"), strict=True):
+        theirs = published_matrix().drop_over_random("pidnet-s", network)
+        assert (drops.ours, drops.theirs) == (pytest.approx(ours), theirs)
+        assert drops.difference == pytest.approx(ours - theirs)
+    assert beside_published(study(patches, bounds)) == [], "made by another preset"
+    assert beside_published(Study(Path(), {"cells": {}}, {})) == []

@@ -17,6 +17,7 @@ PUBLIC = {
 
 def test_public_names_are_these():
     assert set(segpatch.__all__) == PUBLIC
+    assert dir(segpatch) == sorted([*PUBLIC, "__version__"])
 
 
 def test_every_public_name_is_there_and_says_what_it_is():

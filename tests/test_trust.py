@@ -126,7 +126,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module", params=DOORS)
 def said(request: pytest.FixtureRequest, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Said:
     """What a door says of all these networks."""
-    victims = [network() for network in NETWORKS.values()]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        victims = [network() for network in NETWORKS.values()]
     return request.param, DOORS[request.param](victims, data, tmp_path_factory.mktemp("run") / "run")
 
 

@@ -56,7 +56,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise BadInput(f"a size is HxW or one side in pixels, such as 60x80 or 70; got {text!r}")
     return int(parts[0]), int(parts[-1])
 
@@ -85,7 +85,7 @@ def choose_device(name: str, processes: Processes = ALONE) -> str:
     kind, _, number = name.partition(":")
     if kind == "cpu" and not number:
         return name
-    if kind == "cuda" and (not number or number.isdigit()):
+    if kind == "cuda" and (not number or number.isdecimal()):
         number = number or (str(processes.local) if processes.world > 1 else "")
         if int(number or 0) < torch.cuda.device_count():
             return f"cuda:{number}" if number else "cuda"
