@@ -261,8 +261,7 @@ def _disagreement(result: TransferResult) -> str | None:
     about = result.dataset
     if not len(about.names) == len(about.groups) == about.images > 0 or about.block < 1:
         return "its images, their names and their groups do not go together"
-    named = set(result.classes)
-    if any(set(iou) != named for cell in result.cells for iou in (cell.iou, cell.iou_clean_outside)):
+    if any(set(iou) != set(result.classes) for cell in result.cells for iou in (cell.iou, cell.iou_clean_outside)):
         return "its cells are not about its classes"
     if len(result.colours) != len(result.classes) or not all(0 <= v <= 255 for c in result.colours for v in c):
         return "its colours are not those of its classes"
@@ -270,8 +269,7 @@ def _disagreement(result: TransferResult) -> str | None:
 
 
 def read_scores(directory: Path) -> dict[str, Tensor]:
-    """The raw confusion matrices (N, K, K) int32, by "<cell index>/<which>", see `evaluation.ROWS`;
-    runs of earlier versions hold no "of_right"."""
+    """The raw counts (N, K, K) int32 by "<cell index>/<which>", of `evaluation.ROWS`; old runs lack "of_right"."""
     path = directory / "scores.safetensors"
     if not path.is_file():
         raise Missing(f"no scores.safetensors in {directory}; give a finished `segpatch transfer` run")
