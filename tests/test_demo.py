@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from segpatch.data import open_data
+from segpatch.errors import Missing
 from segpatch.results import read_transfer
 from segpatch.studies import demo
 
@@ -35,6 +36,13 @@ def test_demo_trains_measures_and_writes_the_page(tmp_path, monkeypatch):
     stages.clear()
     assert demo.run_demo(tmp_path / "demo", resume=True, on_progress=lambda p: stages.append(p.stage)) == result
     assert not stages and (tmp_path / "demo" / "report" / "index.html").read_text() == page
+
+
+def test_without_shipped_networks_it_says_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "shipped", lambda: ())
+    with pytest.raises(Missing, match="no network is shipped with this installation; install segpatch from its"):
+        demo.run_demo(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.long
