@@ -74,7 +74,9 @@ def test_exact_fates_are_those_of_the_pixels():
         assert kept + sum(became.values()) == pytest.approx(1)
 
 
-def matrix(tmp_path: Path, hits: dict[str, list[Tensor]], images: int = 20, exact: bool = False) -> TransferResult:
+def matrix(
+    tmp_path: Path, hits: dict[str, list[Tensor]], images: int = 20, exact: bool = False, before: Tensor = CLEAN
+) -> TransferResult:
     """A run of one network whose pixels fare as given under each seed of a patch, or under "random", the first.
 
     exact: with where right pixels went, had none been put right.
@@ -86,7 +88,7 @@ def matrix(tmp_path: Path, hits: dict[str, list[Tensor]], images: int = 20, exac
         trained_on = ("net",) if name.startswith("own") else ("other",)
         patches += [Patch(torch.zeros(3, 4, 4), name=f"{name}/s{seed}", trained_on=trained_on, seed=seed)
                     for seed in range(len(rows)) if name != "random"]  # fmt: skip
-    clean = CLEAN.expand(images, 3, 3)
+    clean = before.expand(images, 3, 3)
     names = tuple(f"image{index}" for index in range(images))
     every = [
         clean,
@@ -155,6 +157,16 @@ def test_what_people_become_is_of_those_that_were_right(tmp_path: Path):
         f"Of those right without a patch, {percent(0.2125)} [{percent(0.2125)}, {percent(0.2125)}] become road "
         f"({percent(0.05)} under the random control)."
     )
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_network_that_has_no_person_right_has_none_to_lose(tmp_path: Path, exact: bool):
+    blind = counts([[50, 0, 0], [100, 0, 0], [0, 0, 0]])
+    result = matrix(tmp_path, {"random": [blind], "own": [blind]}, exact=exact, before=blind)
+    (own,) = harms(result, read_counts(tmp_path, result))
+    assert (own.fate.into, own.turned, own.control_turned) == ([], (0.0, 0.0), None)
+    assert (own.control, own.sure) == (0.0, False)
+    assert people_line(tmp_path, result).startswith("People and riders: 0 of 1 networks surely lose")
 
 
 def test_the_page_says_whether_it_knows_which_pixels_went_where(tmp_path: Path):

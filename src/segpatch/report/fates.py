@@ -59,7 +59,8 @@ class Harm(NamedTuple):
     training: the patch's name without its seed, seeds: how many were added up; fate: of all of them; lost: 95 %
     interval of the share that is no longer right; turned: of the share of the first class of `into`. Under the
     random controls of the same size and range, control: the share that is right, control_turned: that of the first
-    class of `into`, beyond: 95 % interval of what the patches cost beyond them; None where a control is missing.
+    class of `into`, beyond: 95 % interval of what the patches cost beyond them; None where a control is missing,
+    control_turned also where the class becomes no other.
     """
 
     victim: str
@@ -172,12 +173,13 @@ def _harm(
     pixels = clean.sum(1)
     moved, of = _moved(total)
     lost = share(clean[:, index] - patched[:, index], pixels)
-    turned = share(moved[:, index, into], of[:, index])
+    turned = share(moved[:, index, into], of[:, index]) if fate.into else (0.0, 0.0)
     if control is None:
         return Harm(*about, fate, lost, turned, None, None, None)
     right = control.patched[:, index, index]
     theirs = _moved(control)[0][:, index, into]
-    kept, gone = float(right.sum()) / float(pixels.sum()), float(theirs.sum()) / float(of[:, index].sum())
+    kept = float(right.sum()) / float(pixels.sum())
+    gone = float(theirs.sum()) / float(of[:, index].sum()) if fate.into else None  # of no pixel there is no share
     return Harm(*about, fate, lost, turned, kept, gone, share(right - patched[:, index], pixels))
 
 
