@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     data = learnable_dataset(root / "data")
     victims = [conv_victim(0, name="a"), conv_victim(1, name="b")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)  # pages of their own
+        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out, **how: None)  # pages of their own
         run_matrix(victims, data, PLAN, root / "first")
         run_matrix(victims, data, replace(PLAN, seeds=(0, 1)), root / "second")
     return root / "first", root / "second"

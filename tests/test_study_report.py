@@ -40,7 +40,7 @@ def write_study(root: Path) -> Path:
     victims = [*VICTIMS, conv_victim(2, name="a-twin"), *(conv_victim(3 + k, name=f"c{k}") for k in range(2))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "segpatch.studies.matrix.write_report", lambda run, out, photographs: None
+            "segpatch.studies.matrix.write_report", lambda run, out, **how: None
         )  # its page alone is looked at
         run_paper(
             victims, learnable_dataset(root / "data"), plan, root / "run", command="segpatch study paper <x>"
