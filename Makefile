@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
 export SEGPATCH_CAMVID ?= $(abspath ../shared/data/camvid)
 
-.PHONY: demo test test-long lint format docs clean
+.PHONY: demo test test-long coverage lint format docs clean
 
 # The stamp is newer than what it was made from, so that a changed dependency installs again.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -22,11 +22,18 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two workers of one thread each: the tests' networks are too small for two threads to share.
 test: lint
-	$(BIN)/python -m pytest -m 'not long'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not long' --numprocesses 2 --dist loadfile
 
 test-long: $(VENV)/.ready
 	$(BIN)/python -m pytest -m long
+
+# At least 92 % of the lines of src, and of its branches.
+coverage: $(VENV)/.ready
+	mkdir -p build
+	$(BIN)/python -m pytest -m 'not long' --cov --cov-report=json:build/coverage.json
+	$(BIN)/python tests/covered.py build/coverage.json 92
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .

@@ -38,7 +38,8 @@ Every error that is yours to mend is one line on stderr and exit code 1: `segpat
 came in the place of `{...}`. A wrong option is exit code 2, with the option's name. Anything else, with a
 traceback, is a bug in segpatch.
 
-Each text says what was expected, what came, and, mostly after the semicolon, what to do. This page is made from the source by `python tests/error_list.py`, and a test holds it to that.
+Each text says what was expected, what came, and, mostly after the semicolon, what to do.
+This page is made from the source by `python tests/error_list.py`, and a test holds it to that.
 """
 
 

@@ -76,7 +76,9 @@ def write_matrix_run(run: Path, *, networks: int, scenes: int, size: tuple[int, 
             hit = clean.copy()
             hit[:, range(19), range(19)] -= moved
             hit[:, range(19), draw.permutation(19)] += moved
-            grid[-1].append(Scores(names, *map(torch.tensor, (clean, clean, hit))))
+            of_right = np.clip(hit - clean, 0, None)
+            of_right[:, range(19), range(19)] = np.minimum(hit, clean)[:, range(19), range(19)]
+            grid[-1].append(Scores(names, *map(torch.tensor, (clean, clean, hit, of_right))))
     matrix = judged(grid, [v.name for v in victims], CITYSCAPES.names, patches)
     files = {patch.name: f"patches/{safe_name(patch.name)}.safetensors" for patch in patches}
     (run / "patches").mkdir(parents=True)

@@ -18,15 +18,14 @@ from segpatch.data.images import split_images
 from segpatch.data.make import make_streets
 from segpatch.models import download as downloading
 from segpatch.models.catalogue import find_entry
-from segpatch.models.layouts.layout import Layout
-from segpatch.models.networks import MODELS, NetworkSpec
+from segpatch.models.networks import MODELS
 from segpatch.studies.attack import run_attack
 from segpatch.studies.fit import run_fit
 from segpatch.studies.matrix import run_matrix
 from segpatch.studies.paper import PaperPlan, run_paper
 from segpatch.studies.planned import MatrixPlan
 from segpatch.training import FitConfig
-from tiny import TINY, Tiny, conv_victim
+from tiny import TINY, TINY_SPEC, conv_victim
 
 STEPS = {"steps": 4, "batch_size": 2, "patch_size": (4, 4), "crop": (10, 10), "scales": (0.8, 1.2)}
 VICTIMS = (0, "a", "cnn"), (1, "b", "transformer")
@@ -39,8 +38,7 @@ def attack(data: str, out: Path) -> None:
 
 
 def fit(data: str, out: Path) -> None:
-    own = Layout(source="own", build=lambda classes, auxiliary=True: Tiny(classes), classifier="last.weight")
-    MODELS["tiny"] = NetworkSpec("cnn", (own,))
+    MODELS["tiny"] = TINY_SPEC
     dataset = open_data(data)
     config = FitConfig(steps=6, batch_size=2, crop=(8, 8), learning_rate=0.05, warmup=1, validate_every=2)
     run_fit("tiny", split_images(dataset, "train"), split_images(dataset, "val"), config, out, resume=True)

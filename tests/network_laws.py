@@ -61,7 +61,11 @@ def memory_format_and_precision_change_little(network: Any) -> None:
     spread = float(logits.std())
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     channels_last = last(_images().contiguous(memory_format=torch.channels_last))
-    assert_close(channels_last, logits, rtol=0, atol=1e-4 * spread)
+    exact = copy.deepcopy(network).double()(_images().double())
+    # How far fp32 is from fp64 is the network's own: the memory order may add little to that.
+    rounding = (logits - exact).abs().max()
+    assert (channels_last - exact).abs().max() < max(4 * rounding, 1e-4 * spread)
+    assert rounding < 1e-3 * spread
     with torch.autocast("cpu", torch.bfloat16):
         half = network(_images())
     assert (half.float() - logits).abs().mean() < 0.1 * spread

@@ -276,7 +276,7 @@ def test_more_steps_and_a_weaker_patch(steps: int, seed: int, count: int):
 
 def test_patches_of_other_data_or_precision_and_mixed_maps_are_named():
     def made(name: str, fingerprint: str, precision: str) -> Patch:
-        data = {"spec": "folder:x", "split": "train", "fingerprint": fingerprint}
+        data = {"spec": f"folder:{name}", "split": "train", "fingerprint": fingerprint}
         return trained(name, origin={"data": data, "config": {"precision": precision}})
 
     one, other = made("one", "aa", "fp32"), made("other", "bb", "bf16")
@@ -285,7 +285,7 @@ def test_patches_of_other_data_or_precision_and_mixed_maps_are_named():
     assert warned(table(*cells, patches=(one, alike))) == []
     warnings = warned(table(*cells, patches=(one, other)))
     assert [text.split(":")[0] for text in warnings] == [
-        "the patches were trained on 2 versions of folder",
+        "the patches were trained on 2 versions of folder train",
         "the patches were trained in bf16 and fp32",
     ]
     victims = [conv_victim(name="conv"), conv_victim(name="b")]
@@ -300,7 +300,7 @@ def test_patches_of_other_data_or_precision_and_mixed_maps_are_named():
 def result(tmp_path_factory: pytest.TempPathFactory) -> TransferResult:
     out = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+        patch.setattr("segpatch.studies.matrix.write_report", lambda run, out, **how: None)
         plan = MatrixPlan(
             overrides={"steps": 1, "batch_size": 1, "patch_size": (4, 4), "crop": (10, 10)}, pictures=0
         )

@@ -16,7 +16,7 @@ from segpatch.data import CITYSCAPES
 from segpatch.models.checkpoints import write_network
 from segpatch.models.networks import MODELS
 from segpatch.patch import load_patch
-from tiny import write_learnable
+from tiny import TINY_SPEC, Tiny, write_learnable
 
 SIZE = (48, 64)
 SHORT = ["--steps", "2", "--batch-size", "1", "--patch-size", "4"]
@@ -35,7 +35,7 @@ Call = Callable[..., Outcome]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a command line in this process."""
-    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out: None)
+    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out, **how: None)
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["segpatch", *map(str, arguments)])
@@ -77,7 +77,9 @@ def attack(given: list[str]) -> list[str]:
     return ["attack", *given, *SHORT]
 
 
-def test_attack_evaluate_transfer(call: Call, place: Path, tmp_path: Path, attack: list[str], given: list[str]):
+def test_attack_evaluate_transfer(
+    call: Call, place: Path, tmp_path: Path, attack: list[str], given: list[str], monkeypatch: pytest.MonkeyPatch
+):
     done = call(*attack, "--out", tmp_path / "a")
     assert done.code == 0
     assert done.out.startswith(f"segformer-b0/paper/s0: 4x4 patch after 2 steps in {tmp_path}/a\n")
@@ -90,12 +92,16 @@ def test_attack_evaluate_transfer(call: Call, place: Path, tmp_path: Path, attac
     assert result["command"].startswith("segpatch evaluate --patch ")
 
     both = [*given, "--victim", f"segformer-b0={place}/two.safetensors"]
-    done = call("transfer", *both, *SHORT, "--patch", tmp_path / "a", "--preset", "paper", "--out", tmp_path / "t")
+    asked = ["transfer", *both, *SHORT, "--patch", tmp_path / "a", "--preset", "paper", "--out", tmp_path / "t"]
+    done = call(*asked)
     assert done.code == 0
     head = next(line for line in done.out.splitlines() if line.startswith("patch "))
     assert head.split() == ["patch", "segformer-b0:one", "segformer-b0:two"]
     assert "segformer-b0:two/paper/s0" in done.out and f"results: {tmp_path}/t/transfer.json" in done.out
     assert "measure: 2/2" in done.err
+    assert "People and riders" not in done.out, "no pixel of these labels is a person's"
+    monkeypatch.setattr("segpatch.report.fates.PEOPLE", {"road"})
+    assert call(*asked, "--resume").out.splitlines()[-2].startswith("People and riders: ")
     lines = (tmp_path / "t/transfer.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 7
 
@@ -135,8 +141,11 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     done = call(*asked)
     assert (done.code, done.out.splitlines()[-1].split(";")[0]) == (0, f"results: {tmp_path}/s/study.json")
     assert "a `paper` patch breaks its own network" in done.out and "not run: " in done.out
-    assert (tmp_path / "s/report/index.html").is_file()
+    warnings = [line.removeprefix("warning: ") for line in done.out.splitlines() if line.startswith("warning: ")]
+    page = (tmp_path / "s/report/index.html").read_text()
+    assert warnings and "Before you read the numbers" in page and f"{len(warnings)} warnings" in page
     again = call(*asked, "--resume", "--json")
+    assert json.loads(again.out)["warnings"] == warnings
     assert list(json.loads(again.out)["cells"]) == list(
         json.loads((tmp_path / "s/study.json").read_text())["cells"]
     )
@@ -148,6 +157,7 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     stopped = call("report", tmp_path / "s", "--out", tmp_path / "gate", "--fail-on-drop", "-1")
     assert stopped.code == 1 and stopped.err.count("\n") == 1 and "surely lose more than -1 mIoU" in stopped.err
     assert "report takes one run, or two" in call(*two, tmp_path / "s").err
+    assert "--with-images is for the page of one run" in call(*two, "--with-images").err
 
 
 @pytest.mark.parametrize(
@@ -297,19 +307,23 @@ def test_victims_from_a_file(call: Call, place: Path, tmp_path: Path):
     assert done.code == 2 and "give --victim, or --victims FILE" in done.err
 
 
-def test_export_and_measure_without_gradients(call: Call, place: Path, tmp_path: Path, attack: list[str]):
-    network, data = f"segformer-b0={place}/one.safetensors", ["--data", f"folder:{place}/data"]
+def test_export_and_measure_without_gradients(
+    call: Call, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(MODELS, "tiny", TINY_SPEC)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        write_network(tmp_path / "own.safetensors", Tiny(19), {})
+    network, data = f"tiny={tmp_path}/own.safetensors", ["--data", f"folder:{place}/data"]
     done = call("models", "export", network, "--out", tmp_path / "net.onnx", "--size", f"{SIZE[0]}x{SIZE[1]}")
-    assert done.code == 0 and "segformer-b0 for images of 48x64" in done.out
+    assert done.code == 0 and "tiny for images of 48x64" in done.out
     graph = ["--victim", f"onnx:{tmp_path}/net.onnx", *data]
     done = call("attack", *graph, *SHORT, "--out", tmp_path / "a")
     assert done.code == 1 and "net is for evaluation only" in done.err and not (tmp_path / "a").exists()
     both = ["transfer", "--victim", network, *graph, *SHORT, "--out", tmp_path / "t", "--json", "--quiet"]
     result = json.loads(call(*both).out)
-    assert [p["name"] for p in result["patches"] if p["kind"] == "trained"] == ["segformer-b0/paper/s0"]
-    own, exported = (
-        [c["iou"] for c in result["cells"] if c["victim"] == name] for name in ("segformer-b0", "net")
-    )
+    assert [p["name"] for p in result["patches"] if p["kind"] == "trained"] == ["tiny/paper/s0"]
+    own, exported = ([c["iou"] for c in result["cells"] if c["victim"] == name] for name in ("tiny", "net"))
     assert own == exported
 
 

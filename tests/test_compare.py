@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from segpatch.cli import main
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.metrics import miou
 from segpatch.report.compare import compare, gate, matrix_run, sentences, write_comparison
@@ -62,10 +63,41 @@ def test_a_run_and_itself_do_not_differ(runs: tuple[Path, Path]):
     assert {(cell.difference, cell.ci95) for cell in found.cells} == {(0.0, (0.0, 0.0))}
 
 
-def test_what_only_one_run_has_is_named(runs: tuple[Path, Path]):
+def test_what_only_one_run_has_is_named(runs: tuple[Path, Path], tmp_path: Path):
     found = compare(*runs)
-    assert sorted(found.only_second) == [f"{who}/paper/s1 on {on}" for who in "ab" for on in "ab"]
+    new = [(cell.patch, cell.victim) for cell in found.only_second]
+    assert new == [(f"{who}/paper/s1", on) for who in "ab" for on in "ab"]
     assert not found.only_first and len(found.cells) == 2 * (3 + 2)
+    assert compare(*runs[::-1]).only_first == found.only_second
+    page = write_comparison(*runs, tmp_path).read_text()
+    assert ">In one run only<" in page and "a/paper/s1 on b" in page
+    assert ">In one run only<" not in write_comparison(runs[0], runs[0], tmp_path).read_text()
+
+
+def test_patches_are_the_same_by_their_pixels(runs: tuple[Path, Path], tmp_path: Path):
+    found = compare(*runs)
+    assert {patch.verdict for patch in found.patches} == {"the same"} and len(found.patches) == 3 + 2
+    other = worsened(runs[0], tmp_path / "other")
+    record = json.loads((other / "transfer.json").read_text())
+    hashes = {"a/paper/s0": "f" * 64, "b/paper/s0": None}
+    for patch in record["patches"]:
+        patch["sha256"] = hashes.get(patch["name"], patch["sha256"])
+    (other / "transfer.json").write_text(json.dumps(record))
+    found = compare(runs[0], other)
+    known = {patch.name: patch.verdict for patch in found.patches}
+    assert (known["a/paper/s0"], known["b/paper/s0"], known["grey"]) == ("another", "not known", "the same")
+    assert sentences(found)[-1].startswith("1 of 2 trained patches are others in the second run")
+    assert "<code>ffffffffffff</code>" in write_comparison(runs[0], other, tmp_path / "page").read_text()
+
+
+def test_a_new_name_is_no_way_through_the_gate(runs: tuple[Path, Path], tmp_path: Path):
+    first, second = worsened(runs[0], tmp_path / "first"), worsened(runs[1], tmp_path / "second")
+    gate(1.0, first, second)
+    with pytest.raises(
+        SegpatchError, match=r"[12] of 8 cells .* 0\.05 mIoU: [ab]/paper/s1 \(only in the second run\) on a"
+    ):
+        gate(0.05, first, second)
+    gate(0.05, second, first)  # what only the first run has, is gone
 
 
 def test_differences_are_paired_over_images(runs: tuple[Path, Path], tmp_path: Path):
@@ -114,6 +146,21 @@ def test_the_gate_looks_at_the_lower_end(runs: tuple[Path, Path], tmp_path: Path
     gate(0.0, bad, runs[0])
     with pytest.raises(SegpatchError, match=r"surely lose more in the second run, by more than 0\.001"):
         gate(0.001, runs[0], bad)
+
+
+def test_what_else_differs_is_said_by_the_command(
+    runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    other = worsened(runs[0], tmp_path / "other", fingerprint="f" * 64)
+    for second, said in ((runs[0], ""), (other, "warning: data set's fingerprint differ: ")):
+        monkeypatch.setattr(
+            "sys.argv", ["segpatch", "report", str(runs[0]), str(second), "--out", str(tmp_path / "page")]
+        )
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main()
+        done = capsys.readouterr()
+        assert done.out == f"{tmp_path}/page/index.html\n"
+        assert done.err.startswith(said) and done.err.count("\n") == bool(said)
 
 
 @pytest.mark.parametrize("limit", [float("nan"), float("inf"), float("-inf")])

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from segpatch.data import open_data
 from segpatch.results import read_transfer
 from segpatch.studies import demo
 
@@ -20,6 +21,7 @@ def test_demo_trains_measures_and_writes_the_page(tmp_path, monkeypatch):
         pictures=1,
     )
     monkeypatch.setattr(demo, "PLAN", short)
+    monkeypatch.setattr(demo, "open_data", lambda spec: open_data(spec, height=128, width=256))
     stages = []
     result = demo.run_demo(tmp_path / "demo", on_progress=lambda progress: stages.append(progress.stage))
     assert read_transfer(tmp_path / "demo") == result

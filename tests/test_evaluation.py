@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from segpatch.errors import BadInput, SegpatchError
-from segpatch.evaluation import Picture, Scores, evaluate, evaluate_all, predict
+from segpatch.evaluation import ROWS, Picture, Scores, evaluate, evaluate_all, predict
 from segpatch.metrics import confusion_matrix
 from segpatch.patch import FULL_RANGE, Patch, grey_patch, random_patch, random_pixels
 from segpatch.types import IGNORE, Batch
@@ -22,7 +22,7 @@ def test_confusion_does_not_depend_on_the_batches():
     for size in (2, 4, 6):
         other = evaluate(victim, in_batches(images, size), PATCH, place="drawn")
         assert one.names == other.names
-        for which in ("clean", "clean_outside", "patched"):
+        for which in ROWS:
             assert torch.equal(getattr(one, which), getattr(other, which))
 
 
@@ -37,6 +37,8 @@ def test_counts_are_those_of_the_predictions():
     assert torch.equal(scores.clean, confusion_matrix(predict(victim, batch.images), batch.labels, 3))
     assert torch.equal(scores.clean_outside, confusion_matrix(predict(victim, batch.images), outside, 3))
     assert torch.equal(scores.patched, confusion_matrix(predict(victim, patched), outside, 3))
+    right = torch.where(predict(victim, batch.images) == outside, outside, IGNORE)
+    assert torch.equal(scores.of_right, confusion_matrix(predict(victim, patched), right, 3))
     assert scores.clean.sum() == 2 * 12 * 16
     assert scores.clean_outside.sum() == scores.patched.sum() == 2 * (12 * 16 - 4 * 6)
 
@@ -73,6 +75,7 @@ def test_no_patch_drops_nothing():
     scores = evaluate(conv_victim(), in_batches(pictures(), 2), None)
     assert scores.miou_drop == 0
     assert torch.equal(scores.clean, scores.patched) and torch.equal(scores.clean, scores.clean_outside)
+    assert torch.equal(scores.of_right, torch.diag_embed(scores.clean.diagonal(dim1=1, dim2=2)))
 
 
 def test_all_at_once_is_one_by_one():

@@ -59,10 +59,14 @@ def test_the_logits_stay_and_the_norms_go(name):
     assert not any(parameter.requires_grad for parameter in fast.module.parameters())
 
 
-@pytest.mark.parametrize("module", [Shared, Twice])
+def without_statistics():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+
+
+@pytest.mark.parametrize("module", [lambda: drawn(Shared()), lambda: drawn(Twice()), without_statistics])
 def test_what_cannot_be_folded_comes_back_as_it_is(module):
     torch.manual_seed(0)
-    victim = Victim(drawn(module()))
+    victim = Victim(module())
     fast = folded(victim)
     images = torch.rand(1, 3, 16, 16)
     assert norms(fast) == 1

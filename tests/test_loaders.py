@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader
 
 from segpatch import Victim, evaluate
 from segpatch.errors import BadInput
+from segpatch.evaluation import ROWS
 from segpatch.loaders import as_batches
 from segpatch.patch import FULL_RANGE, random_patch
 from segpatch.transfer import transfer_matrix
@@ -27,7 +28,7 @@ def test_your_own_module_and_loader_in_five_lines():
     scores = evaluate(victim, loader, patch)
 
     same = evaluate(victim, in_batches(PICTURES, 5), patch)
-    for rows in ("clean", "clean_outside", "patched"):
+    for rows in ROWS:
         assert torch.equal(getattr(scores, rows), getattr(same, rows))
     assert scores.names == ("image 0", "image 1", "image 2", "image 3", "image 4")
     with torch.no_grad():  # the module's own prediction, counted in the plainest way

@@ -9,7 +9,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 from reference import LAW, confusion_loop, iou_loop, miou_loop
 from segpatch.errors import BadInput
-from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
+from segpatch.metrics import confusion_matrices, confusion_matrix, iou_per_class, miou, pixel_accuracy
 from segpatch.types import IGNORE
 
 K = 5
@@ -48,6 +48,32 @@ def test_everything_is_torchmetrics():
     assert_close(iou_per_class(total)[:4].float(), jaccard[:4])
     mean = MulticlassJaccardIndex(K, average="macro", ignore_index=IGNORE)(GUESSES, LABELS)
     assert_close(miou(total).float(), mean)
+
+
+def test_where_right_pixels_go_by_hand():
+    labels = torch.tensor([[[0, 0, 0], [1, IGNORE, 1]]])
+    before = torch.tensor([[[0, 0, 2], [1, 1, 0]]])
+    after = torch.tensor([[[0, 1, 1], [2, 1, 1]]])
+    whole, of_right = confusion_matrices(after, before, labels, 3)
+    assert whole.tolist() == [[[1, 2, 0], [0, 1, 1], [0, 0, 0]]]
+    assert of_right.tolist() == [[[1, 1, 0], [0, 0, 1], [0, 0, 0]]]
+    assert whole.dtype == of_right.dtype == torch.int32
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.int64])
+def test_where_right_pixels_go_is_the_loop(kind: torch.dtype):
+    after = GUESSES.roll(1, 2).to(kind)
+    before, labels = GUESSES.to(kind), LABELS.to(kind)
+    whole, of_right = confusion_matrices(after, before, labels, K)
+    assert torch.equal(labels, LABELS.to(kind)), "what is given stays as it is"
+    assert torch.equal(whole, confusion_matrix(after, labels, K))
+    right = torch.where(GUESSES == LABELS, LABELS, IGNORE)
+    assert torch.equal(of_right, confusion_loop(after, right, K)) and of_right.any()
+    clean = confusion_matrix(before, labels, K)
+    assert torch.equal(of_right.sum(2), clean.diagonal(dim1=1, dim2=2)), "a row holds what was right"
+    assert (of_right.diagonal(dim1=1, dim2=2) <= of_right.sum(2)).all() and (of_right <= whole).all()
+    with pytest.raises(BadInput, match="below 3"):
+        confusion_matrices(after, before, labels, 3)
 
 
 def test_labels_and_guesses_may_be_bytes():

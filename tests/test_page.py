@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import shutil
@@ -17,7 +19,7 @@ from safetensors.torch import load
 from fabricate import write_matrix_run
 from segpatch.plots import figure
 from segpatch.report import write_report
-from segpatch.report.pictures import WRONG, change_map, region_of
+from segpatch.report.pictures import WRONG, change_map, jpeg_uri, read_rgb, region_of
 from segpatch.results import TransferResult, read_transfer, safe_name
 from test_report import write_run
 
@@ -38,7 +40,8 @@ class Made(NamedTuple):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     run = write_run(tmp_path_factory.mktemp("run"), photographs=True)
-    return Made(write_report(run, tmp_path_factory.mktemp("page")), read_transfer(run), run)
+    path = write_report(run, tmp_path_factory.mktemp("page"), photographs=True)
+    return Made(path, read_transfer(run), run)
 
 
 @pytest.fixture(scope="module")
@@ -229,13 +232,29 @@ def test_the_slider_lays_clean_over_attacked(page: Page):
     assert pixels(page, "above") != pixels(page, "below")
 
 
-def test_photographs_are_offered_where_the_run_kept_them(page: Page):
+def test_the_slider_lays_the_photograph_over_the_attacked_one(page: Page, made: Made):
+    choice(page, "Patch").select_option("grey")
     page.get_by_label("Photograph").check()
     expect(page.locator("#stage")).to_have_attribute("data-view", "photograph")
-    expect(page.locator("#slide")).to_be_hidden()
-    choice(page, "Scene").select_option("1")  # this one has no photograph
-    expect(page.locator("#photograph")).to_be_hidden()
-    expect(page.locator("#stage")).to_have_attribute("data-view", "compare")
+    page.get_by_role("slider").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#above")).to_have_css("clip-path", "inset(0px 100% 0px 0px)")
+    clean, attacked = (np.array(pixels(page, name), int).reshape(24, 48, 3) for name in ("above", "below"))
+    folder = made.run / "scenes" / safe_name("drive/0")
+    top, left, height, width = region_of(folder, "grey")
+    there = np.s_[top : top + height, left : left + width]
+    kept = base64.b64decode(jpeg_uri(read_rgb(folder / "image.png")).partition(",")[2])
+    assert abs(clean - np.asarray(Image.open(io.BytesIO(kept)), int))[:top].mean() < 2, "of one decoder or another"
+    assert abs(attacked[there] - 128).max() <= 1
+    changed = (attacked != clean).any(-1)
+    changed[there] = False
+    assert not changed.any()
+
+
+def test_a_page_without_photographs_does_not_offer_them(browser: sync_api.Browser, made: Made, tmp_path: Path):
+    for page in opened(browser, write_report(made.run, tmp_path)):
+        expect(page.locator("#stage")).to_have_attribute("data-view", "compare")
+        expect(page.locator("#photograph")).to_be_hidden()
 
 
 def test_the_viewer_can_be_hurried(page: Page):

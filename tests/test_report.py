@@ -95,9 +95,9 @@ def write_run(run: Path, *, side: int = 24, images: int = 6, photographs: bool =
         on_picture=lambda picture: write_picture(run, picture),
         pictures=frozenset(names[:2]),
     )
-    if photographs:
-        pixels = (scenes[0] * 255).to(torch.uint8).permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(run / "scenes" / safe_name(names[0]) / "image.png")
+    for name, scene in zip(names[:2] if photographs else (), scenes, strict=False):
+        pixels = (scene * 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(run / "scenes" / safe_name(name) / "image.png")
     record = DatasetRecord(kind="folder", split="test", images=images, height=side, width=2 * side,
                            fingerprint="f" * 64, names=list(names), groups=list(names), block=1)  # fmt: skip
     result = transfer_result(matrix, victims, record, command="segpatch transfer --out 'a <b>'",
@@ -156,13 +156,13 @@ def test_only_the_still_falling_patch_is_called_under_trained(page):
     assert len(cards) == 6 and len(marked) == 1 and "alpha/strong/s1" in marked[0]
 
 
-def test_photographs_are_shown_only_where_the_run_kept_them(run, page, tmp_path):
+def test_photographs_are_shown_only_if_asked_for(page, tmp_path):
     assert "image/jpeg" not in page and "Cut from a scene" in page
-    shutil.copytree(run, tmp_path / "run")
-    picture = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
-    picture.save(tmp_path / "run" / "scenes" / safe_name("drive/0") / "image.png")
-    shown = write_report(tmp_path / "run", tmp_path / "out").read_text()
-    assert shown.count("data:image/jpeg") == 2 and "Cut from a scene" not in shown
+    kept = write_run(tmp_path / "run", photographs=True)
+    without = write_report(kept, tmp_path / "without").read_text()
+    assert "image/jpeg" not in without and "Cut from a scene" in without
+    shown = write_report(kept, tmp_path / "out", photographs=True).read_text()
+    assert shown.count("data:image/jpeg") == 4 and "Cut from a scene" not in shown  # two each: viewer, no script
 
 
 def test_figures_lie_beside_the_page(run, tmp_path):

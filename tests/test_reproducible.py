@@ -17,7 +17,7 @@ from jobs import begin, held
 from segpatch.attack import train_patch
 from segpatch.attack_config import attack_preset
 from segpatch.data.drawn import drawn_streets
-from segpatch.evaluation import evaluate
+from segpatch.evaluation import ROWS, evaluate
 from segpatch.models.load import load_victim
 from segpatch.training import FitConfig, fit_network
 from segpatch.types import Batch
@@ -79,7 +79,7 @@ def test_two_threads_train_and_measure_as_one():
     one = evaluate(victim, [batch], patches[0])
     torch.set_num_threads(2)
     two = evaluate(victim, [batch], patches[0])
-    for which in ("clean", "clean_outside", "patched"):
+    for which in ROWS:
         rows, others = getattr(one, which), getattr(two, which)
         assert int((rows - others).abs().sum()) <= 2 * int(rows.sum()) / 10_000
 

@@ -112,7 +112,7 @@ def test_a_score_that_is_none_is_null(measured):
 
 def test_scores_can_be_worked_out_again_from_the_raw_rows(run: Path):
     result, rows = read_transfer(run), read_scores(run)
-    assert len(rows) == 3 * len(result.cells)
+    assert len(rows) == 4 * len(result.cells)
     for index, cell in enumerate(result.cells):
         assert rows[f"{index}/patched"].dtype == torch.int32
         assert rows[f"{index}/patched"].shape == (5, 3, 3)
@@ -143,7 +143,7 @@ def test_a_damaged_result_is_refused(run: Path, damage: str):
 
 DISAGREEMENTS = {
     "cell gone": (lambda r: r["cells"].pop(), "one cell for each patch and victim"),
-    "names alike": (lambda r: _alike(r), "have one name"),
+    "names alike": (lambda r: _alike(r), "one cell for each patch and victim"),
     "class gone": (lambda r: r["cells"][0]["iou"].popitem(), "are not about its classes"),
     "colour gone": (lambda r: r["colours"].pop(), "not those of its classes"),
     "colour out of range": (lambda r: r["colours"][0].__setitem__(0, 256), "not those of its classes"),

@@ -24,10 +24,14 @@ VICTIMS = [conv_victim(0, name="a"), conv_victim(1, name="b")]
 
 
 @pytest.fixture(autouse=True)
-def pages(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The pages that were asked for; test_report.py looks at real ones."""
-    asked: list[Path] = []
-    monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out: asked.append(out))
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, bool]]:
+    """The pages that were asked for, and whether with photographs; test_report.py looks at real ones."""
+    asked: list[tuple[Path, bool]] = []
+
+    def ask(run: Path, out: Path, *, photographs: bool) -> None:
+        asked.append((out, photographs))
+
+    monkeypatch.setattr("segpatch.studies.matrix.write_report", ask)
     return asked
 
 
@@ -40,7 +44,7 @@ def matrix(dataset: Dataset, out: Path, plan: dict[str, Any] | None = None, **mo
     return run_matrix(VICTIMS, dataset, MatrixPlan(overrides=SHORT, **(plan or {})), out, **more)
 
 
-def test_all_against_all_with_controls(dataset: Dataset, tmp_path: Path, pages: list[Path]):
+def test_all_against_all_with_controls(dataset: Dataset, tmp_path: Path, pages: list[tuple[Path, bool]]):
     seen: list[Progress] = []
     plan = {"seeds": (0, 1), "ensembles": (("a", "b"),), "pictures": 2, "photographs": True}
     result = matrix(dataset, tmp_path / "run", plan, command="segpatch transfer", on_progress=seen.append)
@@ -50,8 +54,8 @@ def test_all_against_all_with_controls(dataset: Dataset, tmp_path: Path, pages: 
     assert result.cell("a+b/paper/s0", "b").white_box and not result.cell("a/paper/s0", "b").white_box
     assert (result.dataset.kind, result.dataset.split, result.dataset.images) == ("folder", "val", 4)
     assert read_transfer(tmp_path / "run").model_dump_json() == result.model_dump_json()
-    assert pages == [tmp_path / "run/report"]
-    assert len(read_scores(tmp_path / "run")) == 3 * 20
+    assert pages == [(tmp_path / "run/report", True)]
+    assert len(read_scores(tmp_path / "run")) == 4 * 20
     for patch in result.patches[1:]:
         held = load_patch(tmp_path / "run" / patch.file)
         assert (held.name, held.sha256()) == (patch.name, patch.sha256)

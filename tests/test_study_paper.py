@@ -55,7 +55,7 @@ PLAN = PaperPlan(
 @pytest.fixture(autouse=True)
 def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("matrix", "paper.run"):  # test_study_report.py looks at real ones
-        monkeypatch.setattr(f"segpatch.studies.{module}.write_report", lambda run, out: None)
+        monkeypatch.setattr(f"segpatch.studies.{module}.write_report", lambda run, out, **how: None)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     out = tmp_path_factory.mktemp("study") / "s"
     with pytest.MonkeyPatch.context() as patch:
         for module in ("matrix", "paper.run"):
-            patch.setattr(f"segpatch.studies.{module}.write_report", lambda run, out: None)
+            patch.setattr(f"segpatch.studies.{module}.write_report", lambda run, out, **how: None)
         parts = tuple(part for part in PARTS if part not in OWN_PATCHES)
         return out, run_paper(VICTIMS, dataset, replace(PLAN, only=parts), out)
 

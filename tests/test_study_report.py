@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from segpatch.report import write_report
 from segpatch.report.ablated import other_distances
 from segpatch.report.findings import findings, local_or_far, simple_classes, sky_and_road, unaligned, unseen_sizes
 from segpatch.report.record import Study, read_study
+from segpatch.results import safe_name
 from segpatch.studies.paper import run_paper
 from test_study_paper import PLAN, VICTIMS
 from tiny import conv_victim, learnable_dataset
@@ -37,12 +39,18 @@ def write_study(root: Path) -> Path:
         ensembles=(("a", "b"),),
     )
     victims = [*VICTIMS, conv_victim(2, name="a-twin"), *(conv_victim(3 + k, name=f"c{k}") for k in range(2))]
-    run_paper(victims, learnable_dataset(root / "data"), plan, root / "run", command="segpatch study paper <x>")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "segpatch.studies.matrix.write_report", lambda run, out, photographs: None
+        )  # its page alone is looked at
+        run_paper(
+            victims, learnable_dataset(root / "data"), plan, root / "run", command="segpatch study paper <x>"
+        )
     return root / "run"
 
 
-def test_the_page_holds_every_part_and_needs_nothing_else(run: Path, tmp_path: Path):
-    page = write_report(run, tmp_path / "report").read_text()
+def test_the_page_holds_every_part_and_needs_nothing_else(run: Path):
+    page = (run / "report/index.html").read_text()
     for heading in (
         "What holds",
         "Do networks pull the same way?",
@@ -57,25 +65,40 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path, tmp_path: P
     assert "beside the published" not in page.lower(), "these networks are not in the published table"
 
 
-def test_the_tables_hold_what_the_cells_hold(run: Path, tmp_path: Path):
-    write_report(run, tmp_path / "report")
+def test_the_page_of_the_matrix_shows_where_the_damage_lies(run: Path, tmp_path: Path):
+    page = write_report(run / "matrix", tmp_path / "matrix").read_text()
+    assert "a/paper/s0 on a" in page and "are not in this run" not in page
+    figures = {path.name for path in (tmp_path / "matrix/plots").iterdir()}
+    assert {f"locality-{safe_name('paper/s0')}.svg", f"places-{safe_name('a/paper/s0 on a')}.svg"} <= figures
+    shutil.copytree(run / "matrix", tmp_path / "alone")
+    alone = write_report(tmp_path / "alone", tmp_path / "page").read_text()
+    spec = json.loads((run / "matrix/config.json").read_text())["data"]["spec"]
+    assert f"segpatch study paper --victim NAME --data {spec} --only matrix,locality,places --out DIR" in alone
+
+
+def test_photographs_of_the_scenes_are_shown_if_asked_for(run: Path, tmp_path: Path):
+    assert "image/jpeg" not in write_report(run, tmp_path / "without").read_text()
+    assert write_report(run, tmp_path / "with", photographs=True).read_text().count("image/jpeg") == 2
+
+
+def test_the_tables_hold_what_the_cells_hold(run: Path):
     study = read_study(run)
-    with (tmp_path / "report/places.csv").open() as file:
+    with (run / "report/places.csv").open() as file:
         rows = list(csv.DictReader(file))
     wanted = [place for cell in study.cells("places") for place in cell["places"]]
     assert len(rows) == len(wanted) == 5 * 6
     assert [float(row["over_random"]) for row in rows] == [place["over_random"] for place in wanted]
-    with (tmp_path / "report/alignment.csv").open() as file:
+    with (run / "report/alignment.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(study.cells("alignment")) * 9
-    text = (tmp_path / "report/findings.md").read_text()
+    text = (run / "report/findings.md").read_text()
     assert text.count("\n- **") == len(findings(study))
 
 
 def test_the_same_run_gives_the_same_files(run: Path, tmp_path: Path):
-    for name in ("one", "two"):
-        write_report(run, tmp_path / name)
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
+    write_report(run, tmp_path / "again")
+    files = {path.relative_to(run / "report") for path in (run / "report").rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*.*")}
+    assert all((run / "report" / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
 
 
 def test_losses_are_compared_with_the_best_gamma(run: Path):

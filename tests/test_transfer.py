@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from segpatch.errors import BadInput
-from segpatch.evaluation import evaluate
+from segpatch.evaluation import ROWS, evaluate
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, grey_patch, random_patch
 from segpatch.statistics import REPLICATES
 from segpatch.transfer import TransferMatrix, shared_positions, transfer_matrix
@@ -152,7 +152,7 @@ def test_processes_measure_the_matrix_of_one(world: int, place: str):
     for matrix in side_by_side(world, measured):
         for cell, other in zip(matrix.cells, whole.cells, strict=True):
             assert cell.scores.names == other.scores.names and cell.ci95 == other.ci95
-            for rows in ("clean", "clean_outside", "patched"):
+            for rows in ROWS:
                 assert torch.equal(getattr(cell.scores, rows), getattr(other.scores, rows))
 
 

@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def data_of(run: Path) -> dict[str, Any]:
     result = read_transfer(run)
-    text = viewer.page_data(run, result, read_counts(run, result))
+    text = viewer.page_data(run, result, read_counts(run, result), {})
     assert "<" not in text  # nothing in it ends the script element
     return json.loads(text)
 
@@ -103,7 +103,7 @@ def test_patch_files_are_exact_while_they_fit_and_pictures_beyond(run: Path, mon
     result = read_transfer(run)
 
     def downloads() -> dict[str, gallery.Download | None]:
-        cards = gallery.patch_cards(run, result, {}, {patch.name: [] for patch in result.patches})
+        cards = gallery.patch_cards(run, result, {}, {patch.name: [] for patch in result.patches}, False)
         return {card.record.name: card.download for card in cards}
 
     held = downloads()

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from segpatch.attack_config import AttackConfig
 from segpatch.data import Dataset, open_data
 from segpatch.data.classes import ClassSet
+from segpatch.models.layouts.layout import Layout
+from segpatch.models.networks import NetworkSpec
 from segpatch.models.victim import Provenance, Victim
 from segpatch.types import Batch
 
@@ -64,6 +66,13 @@ class Tiny(nn.Module):
 
     def training_loss(self, outputs: dict[str, Tensor], labels: Tensor, criterion: Any) -> Tensor:
         return criterion(outputs["main"], labels)
+
+
+TINY_SPEC = NetworkSpec(
+    "cnn",
+    (Layout(source="own", build=lambda classes, auxiliary=True: Tiny(classes), classifier="last.weight"),),
+)
+"""What makes `Tiny` a network that can be named, once it is in MODELS."""
 
 
 def plain(module: nn.Module, name: str = "tiny", *, classes: int = 3, **more: Any) -> Victim:

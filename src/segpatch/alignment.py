@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -65,13 +66,12 @@ def patch_gradients(
     device = fast[0].device
     out = []
     for draw in range(draws):
-        samples = draw_samples(images, range(len(images)), draw, config, device=device)
+        samples = partial(draw_samples, images, range(len(images)), draw, config, device=device)
         if pixels is None:
-            found = torch.stack([_on_clean(victim, samples, config) for victim in fast])
+            drawn = samples()
+            found = torch.stack([_on_clean(victim, drawn, config) for victim in fast])
         else:
-            shown = pixels.to(device)
-            seen = network_gradients(fast, shown, config, lambda samples=samples: samples, step=draw)  # type: ignore[misc]
-            found = seen.directions
+            found = network_gradients(fast, pixels.to(device), config, samples, step=draw).directions
         out.append(found.flatten(1).double().cpu())
         if on_draw:
             on_draw(draw + 1)
@@ -81,7 +81,9 @@ def patch_gradients(
 def _on_clean(victim: Victim, samples: Samples, config: AttackConfig) -> Tensor:
     """The gradient (3, h, w) of the mean loss by the pixels under the patch, summed over the scenes."""
     rules = LOSSES[config.loss].rules()
-    (whole, *_), tally = scene_gradients(victim, samples.scenes, samples.labels, config, rules[:1])
+    (whole, *_), tally = scene_gradients(
+        victim, victim.prepared(samples.scenes), samples.labels, config, rules[:1]
+    )
     regions = [victim.gradient_of_images(one[look.at]) for one, look in zip(whole, samples.looks, strict=True)]
     return torch.stack(regions).sum(0) / tally[-2].clamp(min=1).to(whole)
 

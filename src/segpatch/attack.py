@@ -71,13 +71,14 @@ def train_patch(
     def drawn(step: int) -> Samples:
         return draw_samples(images, training, step, config, processes, device)
 
-    def samples_of(step: int, ahead: Future[Samples]) -> Samples:
+    def samples_of(step: int, ahead: list[Future[Samples]]) -> Samples:
         try:
-            return ahead.result()
+            if ahead:
+                return ahead.pop().result()
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-        return drawn(step)  # for want of memory beside the step before
+        return drawn(step)  # for want of memory beside the step before, or in it
 
     def tell(state: AttackState, seen: Seen) -> None:
         at_bound = (state.pixels <= low.view(3, 1, 1)) | (state.pixels >= high.view(3, 1, 1))
@@ -93,7 +94,7 @@ def train_patch(
     with ThreadPoolExecutor(1) as pool:  # draws the samples of the next step while the network works
         coming = {state.step: pool.submit(drawn, state.step)} if state.step < config.steps else {}
         while state.step < config.steps:
-            samples = partial(samples_of, state.step, coming.pop(state.step))
+            samples = partial(samples_of, state.step, [coming.pop(state.step)])
             if state.step + 1 < config.steps:
                 coming[state.step + 1] = pool.submit(drawn, state.step + 1)
             gradient, seen = patch_gradient(fast, state.pixels, fitting, samples, processes, state.step)

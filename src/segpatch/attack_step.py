@@ -154,9 +154,9 @@ def network_gradients(
 ) -> Gradients:
     """What each network makes of the same samples of a step.
 
-    samples: gives this process's of the step. Totals and counts are added over micro-batches and processes and
-    divided once, so any split gives the same gradient. Where memory runs out, the step is repeated with half the
-    micro-batch.
+    samples: draws this process's of the step, which are used up. Totals and counts are added over micro-batches
+    and processes and divided once, so any split gives the same gradient. Where memory runs out, the step is
+    repeated with half the micro-batch, on samples drawn again.
     """
     batch = config.batch_size or 1
     progress = step / (config.steps or 1)
@@ -211,7 +211,8 @@ def _summed(
         shown = [look.over(below.to(leaf), leaf) for look, below in zip(looks, under, strict=True)]
         _put(scenes, looks, [patch.detach() for patch in shown])
         for index, (victim, truth) in enumerate(zip(victims, labels, strict=True)):
-            of_scenes, tally = scene_gradients(victim, scenes, truth, config, rules, progress)
+            x = victim.prepared(scenes, in_place=index == len(victims) - 1)
+            of_scenes, tally = scene_gradients(victim, x, truth, config, rules, progress)
             tallies[index] += tally.to(tallies)
             for rule, gradient in enumerate(of_scenes):
                 # Only what the patch shows of itself leads back to it.
@@ -247,15 +248,15 @@ def _right_when_clean(victim: Victim, scenes: Tensor, labels: Tensor, config: At
 
 def scene_gradients(
     victim: Victim,
-    scenes: Tensor,
+    x: Tensor,
     labels: Tensor,
     config: AttackConfig,
     rules: Sequence[PixelRule],
     progress: float = 0.0,
 ) -> tuple[list[Tensor], Tensor]:
-    """The gradient of the summed loss by each rule for a victim's normalised scenes (b, 3, H, W), and a tally: the
-    sums by rule, right pixels, labelled pixels (R + 2,) float64."""
-    x = victim.prepared(scenes).detach().requires_grad_(True)
+    """The gradient of the summed loss by each rule for scenes that a victim has prepared (b, 3, H, W), and a
+    tally: the sums by rule, right pixels, labelled pixels (R + 2,) float64."""
+    x = x.detach().requires_grad_(True)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         raw = victim.raw_of(x)
     gradients, totals = [], []

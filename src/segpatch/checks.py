@@ -255,13 +255,14 @@ def _check_mixture(patches: Sequence[Patch], victims: Sequence[Victim]) -> list[
     """About patches and networks of one table that were not made alike."""
     origins = [patch.origin for patch in patches if patch.kind == "trained"]
     precisions = {origin["config"].get("precision") for origin in origins if "config" in origin} - {None}
-    versions: dict[tuple[str, str], set[str]] = {}
+    versions: dict[tuple[str, str | None], set[str | None]] = {}
     for data in (origin["data"] for origin in origins if "data" in origin):
-        versions.setdefault((data.get("spec"), data.get("split")), set()).add(data.get("fingerprint"))
+        kind = str(data.get("spec")).partition(":")[0]  # wherever it lies
+        versions.setdefault((kind, data.get("split")), set()).add(data.get("fingerprint"))
     maps = {victim.class_map.name for victim in victims if victim.class_map}
     warnings = [
-        f"the patches were trained on {len(found)} versions of {spec} {split}: train them again on one"
-        for (spec, split), found in versions.items()
+        f"the patches were trained on {len(found)} versions of {kind} {split}: train them again on one"
+        for (kind, split), found in versions.items()
         if len(found) > 1
     ]
     if len(precisions) > 1:

@@ -14,7 +14,7 @@ from segpatch.eot import PLACES, generator_at
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.loaders import Loaded, as_batches
 from segpatch.memory import in_parts_that_fit
-from segpatch.metrics import confusion_matrix, iou_per_class, miou, pixel_accuracy
+from segpatch.metrics import confusion_matrices, confusion_matrix, iou_per_class, miou, pixel_accuracy
 from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
 from segpatch.notebook import html_table, three
@@ -23,6 +23,9 @@ from segpatch.tail import resized_prediction
 from segpatch.types import IGNORE, Batch, Region
 
 _PLACE = 0x706C6163  # "plac": an address that no training step reaches
+
+ROWS = ("clean", "clean_outside", "patched", "of_right")
+"""The raw counts of Scores."""
 
 Place = str | Callable[[tuple[int, int], tuple[int, int]], Region]
 """Where patches lie: one of PLACES, or from the sizes (H, W) of an image and (h, w) of a patch to its region."""
@@ -33,13 +36,15 @@ class Scores:
     """What one patch does to one network: raw counts per image, from which every score follows.
 
     names: of the N images; clean, clean_outside, patched (N, K, K) int32 confusion matrices [image, truth,
-    prediction]: without the patch on all pixels; without and with it on the pixels outside it.
+    prediction]: without the patch on all pixels; without and with it on the pixels outside it. of_right: as
+    patched, of the pixels alone that are right without it; None where that was not counted.
     """
 
     names: tuple[str, ...]
     clean: Tensor
     clean_outside: Tensor
     patched: Tensor
+    of_right: Tensor | None = None
 
     @property
     def confusion(self) -> Tensor:
@@ -145,7 +150,7 @@ def evaluate_all(
     """
     if isinstance(place, str) and place not in PLACES:
         raise BadInput(f"place must be one of {', '.join(PLACES)}; got {place!r}")
-    rows: dict[tuple[int, int], list[tuple[Tensor, Tensor, Tensor]]] = {
+    rows: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {
         (p, v): [] for p in range(len(patches)) for v in range(len(victims))
     }
     names: list[str] = []
@@ -167,11 +172,11 @@ def evaluate_all(
                 outside = {at: whole - _under(clean, labels, at, classes) for at in truths}
                 for p, patch in enumerate(patches):
                     if patch is None:
-                        rows[p, v].append((whole, whole, whole))
+                        rows[p, v].append((whole, whole, whole, whole.diagonal(dim1=1, dim2=2).diag_embed()))
                         continue
                     patched = in_parts.predict(victim, _pasted(x, victim.prepared(patch.pixels[None]), regions[p]))
-                    attacked = confusion_matrix(patched, truths[regions[p]], classes).cpu()
-                    rows[p, v].append((whole, outside[regions[p]], attacked))
+                    attacked = confusion_matrices(patched, clean, truths[regions[p]], classes)
+                    rows[p, v].append((whole, outside[regions[p]], *(part.cpu() for part in attacked)))
                     if on_picture is None:
                         continue
                     for i in (i for i, name in enumerate(batch.names) if name in pictures):
@@ -209,10 +214,8 @@ def in_order(shares: Sequence[tuple[Sequence[int], list[list[Scores]] | None]]) 
 
 def _joined(parts: Sequence[Scores], order: Tensor) -> Scores:
     names = [name for part in parts for name in part.names]
-    clean, outside, patched = (
-        torch.cat([getattr(part, rows) for part in parts])[order] for rows in ("clean", "clean_outside", "patched")
-    )
-    return Scores(tuple(names[i] for i in order.tolist()), clean, outside, patched)
+    whole = (torch.cat([getattr(part, which) for part in parts])[order] for which in ROWS)
+    return Scores(tuple(names[i] for i in order.tolist()), *whole)
 
 
 def predict(victim: Victim, images: Tensor, precision: str = "fp32") -> Tensor:
@@ -307,6 +310,5 @@ def _must_be_classes(batch: Batch, classes: int, victim: Victim) -> None:
         )
 
 
-def _gather(names: list[str], rows: list[tuple[Tensor, Tensor, Tensor]]) -> Scores:
-    clean, outside, patched = (torch.cat(part) for part in zip(*rows, strict=True))
-    return Scores(tuple(names), clean, outside, patched)
+def _gather(names: list[str], rows: list[tuple[Tensor, ...]]) -> Scores:
+    return Scores(tuple(names), *(torch.cat(part) for part in zip(*rows, strict=True)))

@@ -21,17 +21,38 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tenso
     predictions (B, H, W) class ids below K; labels (B, H, W) such ids, or IGNORE, which is not counted. Raises
     BadInput for other labels.
     """
+    _must_be_labels(labels, classes)
+    return _counted(labels.int(), predictions, 1, classes)[:, 0]
+
+
+def confusion_matrices(predictions: Tensor, before: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The confusion matrices (B, K, K) int32 of predictions: of all pixels, and of those that `before` has right.
+
+    All (B, H, W), and BadInput, as in `confusion_matrix`; both are counted at once.
+    """
+    _must_be_labels(labels, classes)
+    rows = labels.to(torch.int32, copy=True)
+    rows.add_((before == labels).int(), alpha=IGNORE + 1)  # in place: as int64 it would take twice as long
+    counts = _counted(rows, predictions, 2, classes)
+    return counts.sum(1, dtype=torch.int32), counts[:, 1]
+
+
+def _counted(rows: Tensor, predictions: Tensor, groups: int, classes: int) -> Tensor:
+    """Counts (B, groups, K, K) int32 by label and prediction; rows (B, H, W): label + group * (IGNORE + 1)."""
+    # One row per value of a label, IGNORE's with them: that costs less than picking pixels.
+    length = groups * (IGNORE + 1) * classes
+    found = [torch.bincount(cell.flatten(), minlength=length) for cell in rows * classes + predictions]
+    counts = torch.stack(found).view(-1, groups, IGNORE + 1, classes)
+    if bool(counts[:, :, classes:IGNORE].any()):
+        wrong = counts.sum((0, 1, 3))[:IGNORE].nonzero()[-1]
+        raise _wrong_label(int(wrong), classes)
+    return counts[:, :, :classes].to(torch.int32)
+
+
+def _must_be_labels(labels: Tensor, classes: int) -> None:
     lowest, highest = (int(value) for value in labels.aminmax()) if labels.numel() else (0, 0)
     if lowest < 0 or highest > IGNORE:
         raise _wrong_label(lowest if lowest < 0 else highest, classes)
-    # One row per value of a label, IGNORE's with them: that costs less than picking pixels.
-    cells = labels.int() * classes + predictions
-    rows = [torch.bincount(cell.flatten(), minlength=(IGNORE + 1) * classes) for cell in cells]
-    counts = torch.stack(rows).view(-1, IGNORE + 1, classes)
-    if bool(counts[:, classes:IGNORE].any()):
-        wrong = counts.sum((0, 2))[:IGNORE].nonzero()[-1]
-        raise _wrong_label(int(wrong), classes)
-    return counts[:, :classes].to(torch.int32)
 
 
 def _wrong_label(label: int, classes: int) -> BadInput:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from segpatch.checks import has_seen
 from segpatch.errors import BadInput, Missing
-from segpatch.evaluation import Picture
+from segpatch.evaluation import ROWS, Picture
 from segpatch.metrics import iou_per_class
 from segpatch.models.victim import Victim
 from segpatch.names import safe_name as safe_name
@@ -210,8 +210,9 @@ def write_transfer(directory: Path, result: TransferResult, matrix: TransferMatr
     """Writes scores.safetensors and transfer.csv, and last transfer.json."""
     tensors: dict[str, Tensor] = {}
     for index, cell in enumerate(matrix.cells):
-        for which in ("clean", "clean_outside", "patched"):
-            tensors[f"{index}/{which}"] = getattr(cell.scores, which).contiguous()
+        for which in ROWS:
+            if (rows := getattr(cell.scores, which)) is not None:
+                tensors[f"{index}/{which}"] = rows.contiguous()
     about = json.dumps([[cell.patch, cell.victim] for cell in matrix.cells])
     write_whole(directory / "scores.safetensors", save(tensors, metadata={"cells": about}))
     write_whole(directory / "transfer.csv", transfer_csv(result).encode())
@@ -253,15 +254,13 @@ def read_transfer(directory: Path) -> TransferResult:
 def _disagreement(result: TransferResult) -> str | None:
     """What of a result does not fit the rest of it."""
     pairs = sorted((patch.name, victim.name) for patch in result.patches for victim in result.victims)
-    if not pairs or pairs != sorted((cell.patch, cell.victim) for cell in result.cells):
+    measured = {(cell.patch, cell.victim) for cell in result.cells}
+    if not pairs or pairs != sorted(measured) or len(measured) < len(result.cells):
         return "it does not have one cell for each patch and victim"
-    if len(set(pairs)) < len(pairs):
-        return "two of its patches or victims have one name"
     about = result.dataset
     if not len(about.names) == len(about.groups) == about.images > 0 or about.block < 1:
         return "its images, their names and their groups do not go together"
-    named = set(result.classes)
-    if any(set(iou) != named for cell in result.cells for iou in (cell.iou, cell.iou_clean_outside)):
+    if any(set(iou) != set(result.classes) for cell in result.cells for iou in (cell.iou, cell.iou_clean_outside)):
         return "its cells are not about its classes"
     if len(result.colours) != len(result.classes) or not all(0 <= v <= 255 for c in result.colours for v in c):
         return "its colours are not those of its classes"
@@ -269,7 +268,8 @@ def _disagreement(result: TransferResult) -> str | None:
 
 
 def read_scores(directory: Path) -> dict[str, Tensor]:
-    """The raw confusion matrices (N, K, K) int32, by "<cell index>/clean", "/clean_outside", "/patched"."""
+    """The raw confusion matrices (N, K, K) int32, by "<cell index>/<which>", see `evaluation.ROWS`;
+    runs of earlier versions hold no "of_right"."""
     path = directory / "scores.safetensors"
     if not path.is_file():
         raise Missing(f"no scores.safetensors in {directory}; give a finished `segpatch transfer` run")

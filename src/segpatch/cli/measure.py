@@ -166,6 +166,7 @@ def transfer(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="A finished run; or two, to be compared.")],
     out: options.Out,
+    with_images: Annotated[bool, typer.Option("--with-images", help="Show photographs of the scenes.")] = False,
     fail_on_drop: Annotated[
         float | None,
         typer.Option(
@@ -174,13 +175,22 @@ def report(
     ] = None,
 ) -> None:
     """Write the page, tables and plots of a run again, from its directory alone; or two runs side by side."""
+    from segpatch.checks import comparable
     from segpatch.errors import BadInput
     from segpatch.report import write_report
     from segpatch.report.compare import gate, matrix_run, write_comparison
+    from segpatch.results import read_transfer
 
     if len(runs) > 2:
         raise BadInput(f"report takes one run, or two to compare; got {len(runs)}")
-    print(write_report(runs[0], out) if len(runs) == 1 else write_comparison(runs[0], runs[1], out))
+    if len(runs) == 1:
+        print(write_report(runs[0], out, photographs=with_images))
+    elif with_images:
+        raise BadInput("a comparison of two runs shows no scenes; --with-images is for the page of one run")
+    else:
+        print(write_comparison(runs[0], runs[1], out))
+        for difference in comparable(*(read_transfer(matrix_run(run)) for run in runs)):
+            print(f"warning: {difference}", file=sys.stderr)
     if fail_on_drop is not None:
         gate(fail_on_drop, *map(matrix_run, runs))
 
@@ -214,6 +224,7 @@ def typed_command() -> str:
 
 def _print(result: TransferResult, out: Path, as_json: bool) -> None:
     from segpatch.cli.tables import transfer_table
+    from segpatch.report.verdicts import people_line
 
     if as_json:
         print(result.model_dump_json(by_alias=True))
@@ -221,4 +232,6 @@ def _print(result: TransferResult, out: Path, as_json: bool) -> None:
     print(transfer_table(result))
     for warning in result.warnings:
         print(f"warning: {warning}")
+    if people := people_line(out, result):
+        print(people)
     print(f"results: {out / 'transfer.json'}, {out / 'transfer.csv'}; page: {out / 'report' / 'index.html'}")

@@ -14,7 +14,7 @@ Victims = Annotated[list[str], typer.Option("--victim", help=f"{_FORMS}; repeata
 OneVictim = Annotated[str | None, typer.Option("--victim", help=f"{_FORMS}.")]
 VictimsFile = Annotated[
     Path | None,
-    typer.Option("--victims", help="TOML file of [victim.NAME] tables; all of them unless --victim chooses."),
+    typer.Option("--victims", help="TOML file of \\[victim.NAME] tables; all of them unless --victim chooses."),
 ]
 Data = Annotated[
     str,

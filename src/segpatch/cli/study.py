@@ -110,11 +110,14 @@ def paper(
         on_progress=ProgressPrinter(quiet),
         ray=ray,
     )
+    written = read_study(out)
     if as_json:
-        print(json.dumps(study, indent=2))
+        print(json.dumps({**study, "warnings": written.warnings}, indent=2))
         return
-    for finding in findings(read_study(out)):
+    for finding in findings(written):
         print(f"{finding.verdict}: {finding.claim}")
+    for warning in written.warnings:
+        print(f"warning: {warning}")
     print(f"results: {out / 'study.json'}; page: {out / 'report' / 'index.html'}")
 
 

@@ -58,7 +58,7 @@ def _pairs(victim: Victim, probe: Tensor) -> list[tuple[str, str]]:
                 runs[name] = runs.get(name, 0) + 1
 
             hooks.append(module.register_forward_hook(made))
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
 
             def given(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
                 runs[name] = runs.get(name, 0) + 1
@@ -75,7 +75,7 @@ def _pairs(victim: Victim, probe: Tensor) -> list[tuple[str, str]]:
 def _fold(module: nn.Module, conv_name: str, norm_name: str) -> None:
     conv, norm = module.get_submodule(conv_name), module.get_submodule(norm_name)
     assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None and norm.running_var is not None  # else eval mode would not run it so
+    assert norm.running_mean is not None and norm.running_var is not None
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )

@@ -168,10 +168,13 @@ class Victim:
         """What the network itself makes of images (B, 3, H, W) RGB in [0, 1], before resize, cut and class map."""
         return self.raw_of(self.prepared(images))
 
-    def prepared(self, images: Tensor) -> Tensor:
-        """The images (B, 3, H, W) as the network takes them: normalised, of its type, in its memory order."""
+    def prepared(self, images: Tensor, in_place: bool = False) -> Tensor:
+        """The images (B, 3, H, W) as the network takes them: normalised, of its type, in its memory order.
+
+        in_place: the images are not needed any more, so that their memory may hold the result.
+        """
         weight = next(self.module.parameters(), None)
-        x = self.normalise(images.to(self.device))
+        x = self.normalise(images.to(self.device), in_place)
         x = x if weight is None else x.to(weight.dtype)
         return x.contiguous(memory_format=torch.channels_last)
 
@@ -193,14 +196,14 @@ class Victim:
         """The victim speaking the classes of a data set; BadInput where no map leads there."""
         return replace(self, class_map=class_map(self.classes, target, map_file))
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor, in_place: bool = False) -> Tensor:
         mean, std = (_constant(values, images.device, images.dtype) for values in (self.mean, self.std))
         mean, std = mean.view(3, 1, 1), std.view(3, 1, 1)
         if self.channel_order == "bgr":
             images = images.flip(1)
         if self.value_range != 1:
             images = images * self.value_range
-        return (images - mean).div_(std)
+        return (images.sub_(mean) if in_place else images - mean).div_(std)
 
     def gradient_of_images(self, gradient: Tensor) -> Tensor:
         """The gradient of images (..., 3, H, W) in [0, 1], from that of the normalised ones."""

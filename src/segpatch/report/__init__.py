@@ -14,16 +14,17 @@ from segpatch.writing import refuse_links_out
 __all__ = ["write_report"]
 
 
-def write_report(run: Path, out: Path) -> Path:
+def write_report(run: Path, out: Path, *, photographs: bool = False) -> Path:
     """Writes the page, figures and tables of a finished transfer run or study; returns the page's path.
 
+    photographs: show those of its scenes too; see `report.photographs` for where they come from.
     Raises Missing where the run holds no result, BadInput where it is damaged.
     """
     refuse_links_out(run)
     try:
         if (run / "study.json").is_file():
-            return write_study_report(run, out)
-        page = write_matrix_report(run, out)
+            return write_study_report(run, out, photographs=photographs)
+        page = write_matrix_report(run, out, photographs=photographs)
         write_tables(read_transfer(run), out / "tables")
         return page
     except SegpatchError:

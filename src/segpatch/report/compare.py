@@ -40,6 +40,21 @@ class Both(NamedTuple):
     ci95: tuple[float, float]
 
 
+class SamePatch(NamedTuple):
+    """A patch that both runs have by name: the SHA-256 of its pixels in each, None where a run holds none."""
+
+    name: str
+    trained: bool
+    first: str | None
+    second: str | None
+
+    @property
+    def verdict(self) -> str:
+        if self.first is None or self.second is None:
+            return "not known"
+        return "the same" if self.first == self.second else "another"
+
+
 class Comparison(NamedTuple):
     """Two runs, what both have, and what only one has. notes: what else differs between them."""
 
@@ -47,8 +62,9 @@ class Comparison(NamedTuple):
     second: TransferResult
     paired: bool
     cells: list[Both]
-    only_first: list[str]
-    only_second: list[str]
+    only_first: list[CellRecord]
+    only_second: list[CellRecord]
+    patches: list[SamePatch]
     notes: list[str]
 
 
@@ -79,13 +95,19 @@ def compare(first: Path, second: Path) -> Comparison:
     if not cells:
         raise BadInput(f"{first} and {second} have no patch on a network in common; give runs with the same names")
     ours = {(cell.patch, cell.victim) for cell in a.cells}
+    hashes = {patch.name: patch.sha256 for patch in b.patches}
     return Comparison(
         first=a,
         second=b,
         paired=paired,
         cells=cells,
-        only_first=[f"{patch} on {victim}" for patch, victim in ours.difference(theirs)],
-        only_second=[f"{patch} on {victim}" for patch, victim in theirs.keys() - ours],
+        only_first=[c for c in a.cells if c.patch != "none" and (c.patch, c.victim) not in theirs],
+        only_second=[c for c in b.cells if c.patch != "none" and (c.patch, c.victim) not in ours],
+        patches=[
+            SamePatch(patch.name, patch.kind == "trained", patch.sha256, hashes[patch.name])
+            for patch in a.patches
+            if patch.kind != "none" and patch.name in hashes
+        ],
         notes=comparable(a, b),
     )
 
@@ -119,6 +141,12 @@ def sentences(found: Comparison) -> list[str]:
     others = [cell for cell in found.cells if cell.trained and not cell.white_box]
     if others:
         out.append(f"Networks under patches of others: {_counted(others)}.")
+    trained = [patch for patch in found.patches if patch.trained]
+    if other := [patch.name for patch in trained if patch.verdict == "another"]:
+        out.append(
+            f"{len(other)} of {len(trained)} trained patches are others in the second run, under the same names: "
+            "what changed may be the patch."
+        )
     return out
 
 
@@ -126,8 +154,9 @@ def gate(limit: float, first: Path, second: Path | None = None) -> None:
     """Raises SegpatchError where a trained patch surely costs more mIoU than a limit.
 
     Of one run: where the lower end of a drop's interval lies above it. Of two: where the drop of the second run
-    surely exceeds that of the first by more, the lower end of the difference's interval lying above it. Raises
-    BadInput where the limit is no number, or a drop has no interval: what is not known passes no gate.
+    surely exceeds that of the first by more, the lower end of the difference's interval lying above it; a cell
+    that the first run lacks is held with its whole drop, so that a new name is no way through. Raises BadInput
+    where the limit is no number, or a drop has no interval: what is not known passes no gate.
     """
     if not math.isfinite(limit):
         raise BadInput(f"the limit of a gate must be a finite drop of mIoU, got {limit:g}; give 0.05, say")
@@ -138,7 +167,11 @@ def gate(limit: float, first: Path, second: Path | None = None) -> None:
         cells = [(c.patch, c.victim, c.miou_drop, c.ci95) for c in result.cells if c.patch in trained]
         what = "surely lose more than"
     else:
-        cells = [(c.patch, c.victim, c.difference, c.ci95) for c in compare(first, second).cells if c.trained]
+        found = compare(first, second)
+        trained = {patch.name for patch in found.second.patches if patch.kind == "trained"}
+        cells = [(c.patch, c.victim, c.difference, c.ci95) for c in found.cells if c.trained]
+        new = [c for c in found.only_second if c.patch in trained]
+        cells += [(f"{c.patch} (only in the second run)", c.victim, c.miou_drop, c.ci95) for c in new]
         what = "surely lose more in the second run, by more than"
     if not cells:
         raise BadInput("there is no trained patch to fail on; give runs that have one")

@@ -1,7 +1,8 @@
 """What the pixels of each class become under a patch, from the raw counts of a run.
 
-The counts say of each class how many of its pixels are taken for which class, without the patch and with it, not
-which pixel went where. So what a class turns into is net: pixels that went the other way are subtracted.
+A run counts where the pixels go that are right without the patch. Runs of earlier versions did not: their counts
+say of each class how many of its pixels are taken for which class, without the patch and with it, so that what a
+class turns into is net there: pixels that went the other way are subtracted.
 """
 
 from __future__ import annotations
@@ -22,24 +23,26 @@ PEOPLE = frozenset({"person", "pedestrian", "people", "human", "rider", "bicycli
 
 
 class Counts(NamedTuple):
-    """Confusion matrices (N, K, K) per image over the pixels outside the patch: without it, with it."""
+    """Confusion matrices (N, K, K) per image over the pixels outside the patch: without it, with it, and with it
+    over those alone that are right without it; None where that was not counted."""
 
     clean: Tensor
     patched: Tensor
+    of_right: Tensor | None = None
 
 
 class Into(NamedTuple):
-    """A class that pixels of another are taken for: shares of that other's labelled pixels."""
+    """A class that pixels of another become, and the share of them: see Fate."""
 
     name: str
-    before: float
-    after: float
+    share: float
 
 
 class Fate(NamedTuple):
     """A labelled class under a patch: its pixels, the share that is right before and after, what gains of them.
 
-    into: the classes that are taken for more of them than before, the largest gain first.
+    into: the classes that they become, the largest share first. exact: the share is of the pixels that are right
+    without the patch, and what these are taken for with it; else of all its pixels, and the net gain of a class.
     """
 
     name: str
@@ -47,15 +50,16 @@ class Fate(NamedTuple):
     before: float
     after: float
     into: list[Into]
+    exact: bool
 
 
 class Harm(NamedTuple):
     """What the costliest patch, own or foreign, does to a class of people on a network.
 
     training: the patch's name without its seed, seeds: how many were added up; fate: of all of them; lost: 95 %
-    interval of the share that is no longer right; turned: of the share that the first class of `into` gains.
-    control: the share that is right under the random controls of the same size and range, beyond: 95 % interval of
-    what the patches cost beyond them; None where a control is missing.
+    interval of the share that is no longer right; turned: of the share of the first class of `into`. Under the
+    random controls of the same size and range, control: the share that is right, control_turned: that of the first
+    class of `into`, beyond: 95 % interval of what the patches cost beyond them; None where a control is missing.
     """
 
     victim: str
@@ -66,6 +70,7 @@ class Harm(NamedTuple):
     lost: tuple[float, float]
     turned: tuple[float, float]
     control: float | None
+    control_turned: float | None
     beyond: tuple[float, float] | None
 
     @property
@@ -82,29 +87,42 @@ def read_counts(run: Path, result: TransferResult) -> dict[tuple[str, str], Coun
     shape = (result.dataset.images, len(result.classes), len(result.classes))
     out = {}
     for index, cell in enumerate(result.cells):
-        rows = [scores.get(f"{index}/{which}") for which in ("clean_outside", "patched")]
-        if any(row is None or row.shape != shape or row.is_floating_point() for row in rows):
+        clean, patched, of_right = (
+            scores.get(f"{index}/{which}") for which in ("clean_outside", "patched", "of_right")
+        )
+        known = [row for row in (clean, patched, of_right) if row is not None]
+        wrong = any(row.shape != shape or row.is_floating_point() for row in known)
+        if clean is None or patched is None or wrong:
             raise BadInput(
                 f"{run / 'scores.safetensors'} holds no counts {'x'.join(map(str, shape))} of {cell.patch} on "
                 f"{cell.victim}; measure again"
             )
-        out[cell.patch, cell.victim] = Counts(*(row for row in rows if row is not None))
+        out[cell.patch, cell.victim] = Counts(clean, patched, of_right)
     return out
 
 
 def fates(counts: Counts, classes: Sequence[str], most: int = 3) -> list[Fate]:
     """The fate of every class that has labelled pixels, in order; `most` classes that it turns into."""
-    clean, patched = (part.sum(0).double() for part in counts)
+    clean, patched = (part.sum(0).double() for part in counts[:2])
+    moved, of = (part.sum(0).double() for part in _moved(counts))
     out = []
     for index, name in enumerate(classes):
         pixels = float(clean[index].sum())
         if not pixels:
             continue
-        before, after = clean[index] / pixels, patched[index] / pixels
-        gains = sorted((float(b - a), j) for j, (a, b) in enumerate(zip(before, after, strict=True)) if j != index)
-        into = [Into(classes[j], float(before[j]), float(after[j])) for gain, j in gains[::-1][:most] if gain > 0]
-        out.append(Fate(name, round(pixels), float(before[index]), float(after[index]), into))
+        shares = (moved[index] / of[index]).tolist()
+        others = sorted((j for j in range(len(classes)) if j != index), key=lambda j: -shares[j])
+        into = [Into(classes[j], shares[j]) for j in others[:most] if shares[j] > 0]
+        before, after = (float(part[index, index]) / pixels for part in (clean, patched))
+        out.append(Fate(name, round(pixels), before, after, into, counts.of_right is not None))
     return out
+
+
+def _moved(counts: Counts) -> tuple[Tensor, Tensor]:
+    """How many pixels of a class become another (N, K, K), and of how many (N, K): see Fate."""
+    if counts.of_right is None:
+        return counts.patched - counts.clean, counts.clean.sum(2)
+    return counts.of_right, counts.of_right.sum(2)
 
 
 def harms(result: TransferResult, counts: Mapping[tuple[str, str], Counts]) -> list[Harm]:
@@ -119,12 +137,12 @@ def harms(result: TransferResult, counts: Mapping[tuple[str, str], Counts]) -> l
             if cells := _costliest(result, victim.name, own):
                 total = _added([counts[cell.patch, cell.victim] for cell in cells])
                 random = [random_control(result, cell.patch) for cell in cells]
-                held = [counts[name, victim.name] for name in random if name]
-                control = _added(held) if len(held) == len(cells) else None
+                beside = [counts[name, victim.name] for name in random if name]
+                control = _added(beside) if len(beside) == len(cells) else None
                 known = {fate.name: fate for fate in fates(total, result.classes)}
                 for fate in [known[result.classes[i]] for i in people if result.classes[i] in known]:
                     about = (victim.name, _training(cells[0]), own, len(cells))
-                    out.append(Harm(*about, fate, *_intervals(fate, total, control, result.classes, drawn)))
+                    out.append(_harm(about, fate, total, control, result.classes, drawn))
     return out
 
 
@@ -134,30 +152,46 @@ def random_control(result: TransferResult, patch: str) -> str | None:
     return next((one.name for one in result.patches if one.kind == "random" and of[one.name] == of[patch]), None)
 
 
-def _intervals(
-    fate: Fate, total: Counts, control: Counts | None, classes: Sequence[str], drawn: Tensor
-) -> tuple[tuple[float, float], tuple[float, float], float | None, tuple[float, float] | None]:
-    """lost, turned, control and beyond of a Harm, from resamples (R, N) of the images."""
+def _harm(
+    about: tuple[str, str, bool, int],
+    fate: Fate,
+    total: Counts,
+    control: Counts | None,
+    classes: Sequence[str],
+    drawn: Tensor,
+) -> Harm:
+    """From what a Harm is about (victim, training, own, seeds), and resamples (R, N) of the images."""
     index = classes.index(fate.name)
     into = classes.index(fate.into[0].name) if fate.into else index
-    clean, patched = (part[:, index].double() for part in total)
-    pixels = drawn @ clean.sum(1)
-    there = pixels > 0  # resamples that hold such a pixel at all
 
-    def share(by: Tensor) -> tuple[float, float]:
-        return interval((drawn @ by)[there] / pixels[there])
+    def share(part: Tensor, whole: Tensor) -> tuple[float, float]:
+        part, whole = drawn @ part.double(), drawn @ whole.double()
+        there = whole > 0  # resamples that hold such a pixel at all
+        return interval(part[there] / whole[there])
 
-    moved = patched - clean
-    lost, turned = share(-moved[:, index]), share(moved[:, into])
+    clean, patched = total.clean[:, index], total.patched[:, index]
+    pixels = clean.sum(1)
+    moved, of = _moved(total)
+    lost = share(clean[:, index] - patched[:, index], pixels)
+    turned = share(moved[:, index, into], of[:, index])
     if control is None:
-        return lost, turned, None, None
-    right = control.patched[:, index, index].double()
-    return lost, turned, float(right.sum() / clean.sum()), share(right - patched[:, index])
+        return Harm(*about, fate, lost, turned, None, None, None)
+    right = control.patched[:, index, index]
+    theirs = _moved(control)[0][:, index, into]
+    kept, gone = float(right.sum()) / float(pixels.sum()), float(theirs.sum()) / float(of[:, index].sum())
+    return Harm(*about, fate, lost, turned, kept, gone, share(right - patched[:, index], pixels))
 
 
 def _added(counts: Sequence[Counts]) -> Counts:
-    clean, patched = zip(*counts, strict=True)
-    return Counts(*(stack([one.long() for one in part]).sum(0) for part in (clean, patched)))
+    def total(parts: Sequence[Tensor]) -> Tensor:
+        return stack([part.long() for part in parts]).sum(0)
+
+    of_right = [one.of_right for one in counts if one.of_right is not None]
+    return Counts(
+        total([one.clean for one in counts]),
+        total([one.patched for one in counts]),
+        total(of_right) if len(of_right) == len(counts) else None,
+    )
 
 
 def _costliest(result: TransferResult, victim: str, own: bool) -> list[CellRecord]:

@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from segpatch.plots import BLUE, HEAT, INK, RED, STYLE, as_svg, figure, plain_text, text_on
+from segpatch.results import safe_name
 
 
 def alignment_svg(cell: dict[str, Any]) -> bytes:
@@ -121,6 +122,26 @@ def _names(axes: Any, names: Sequence[str]) -> None:
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+
+
+def distance_figures(cells: Sequence[dict[str, Any]]) -> list[tuple[str, str, bytes]]:
+    """Damage by distance, a figure per preset: (name, caption, SVG)."""
+    by_preset: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        by_preset.setdefault(cell["patch"].split("/", 1)[-1], []).append(cell)
+    return [
+        (f"locality-{safe_name(preset)}", f"{preset}, each patch on its own network", distance_svg(some))
+        for preset, some in by_preset.items()
+    ]
+
+
+def place_figures(cells: Sequence[dict[str, Any]]) -> list[tuple[str, str, bytes]]:
+    """Drop by place, a figure per patch and network: (name, caption, SVG)."""
+    captions = [f"{cell['patch']} on {cell['victim']}" for cell in cells]
+    return [
+        (f"places-{safe_name(caption)}", caption, places_svg(cell))
+        for caption, cell in zip(captions, cells, strict=True)
+    ]
 
 
 def distance_svg(cells: Sequence[dict[str, Any]]) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segpatch.report.facts import rows_in_order, under_trained
-from segpatch.report.pictures import Shown, data_uri, file_of, has_photographs, patch_picture
+from segpatch.report.pictures import Shown, data_uri, file_of, patch_picture
 from segpatch.results import PatchRecord, TransferResult, safe_name
 
 MOST_BYTES = 3_000_000
@@ -34,10 +34,15 @@ class PatchCard(NamedTuple):
 
 
 def patch_cards(
-    run: Path, result: TransferResult, drawn: Mapping[str, bytes], logs: Mapping[str, list[dict[str, Any]]]
+    run: Path,
+    result: TransferResult,
+    drawn: Mapping[str, bytes],
+    logs: Mapping[str, list[dict[str, Any]]],
+    photographs: bool,
 ) -> list[PatchCard]:
-    """A card for each patch, in the order of the matrix. drawn: training curves as SVG; logs: rows of training."""
-    photographs, left = has_photographs(run), MOST_BYTES
+    """A card for each patch, in the order of the matrix. drawn: training curves as SVG; logs: rows of training;
+    photographs: whether a patch cut from one is shown."""
+    left = MOST_BYTES
     cards = []
     for _, patches in rows_in_order(result):
         for patch in patches:

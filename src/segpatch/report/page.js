@@ -131,7 +131,7 @@
     const head = ["class", "IoU clean", "attacked", "lost", "pixels right", "become"];
     const body = rows.map((one) => {
       const width = Math.max(0, Math.min(1, (lost(one) ?? 0) / most));
-      const into = one.into.map(([name, before, after]) => `${name} +${percent(after - before)}`).join(", ");
+      const into = one.into.map(([name, share]) => `${name} ${one.exact ? "" : "+"}${percent(share)}`).join(", ");
       const right = one.right ? `${percent(one.right[0])} \u2192 ${percent(one.right[1])}` : "\u2013";
       const bar = make("td", { class: "loss" }, make("i", { style: `width:${4 * width}rem` }), number(lost(one)));
       const values = [number(one.clean), number(one.attacked)].map((text) => make("td", {}, text));
@@ -169,7 +169,9 @@
       make("p", { class: "small" }, `The line is 0, the band \u00b1${data.margin}; intervals are 95\u00a0%.`),
       make("p", {}, facts.join(" ")),
       make("h3", {}, "Classes, the largest loss first"),
-      make("p", { class: "small" }, "What a class becomes is net, in shares of its labelled pixels outside the patch."),
+      make("p", { class: "small" }, cell.classes.some((one) => one.exact)
+        ? "Pixels right: without and with the patch. What those become that are right without it, in shares of them."
+        : "What a class becomes is net, in shares of its labelled pixels outside the patch."),
       classTable(cell),
       ...(scenes.childElementCount ? [make("h3", {}, "Scenes under this patch"), scenes] : []));
     dialog.showModal();
@@ -268,10 +270,12 @@
   };
   const dimmed = data.colours.map((colour) => colour.map((part) => Math.round(0.3 * part + 0.7 * 232)));
 
+  const twoSided = () => ["compare", "photograph"].includes(form.elements.view.value);
+
   const draw = async () => {
     if (!now || !now.labels) return; // update draws, once the maps are read
     const view = form.elements.view.value;
-    byId("slide").hidden = byId("wipe").hidden = canvases.above.hidden = view !== "compare";
+    byId("slide").hidden = byId("wipe").hidden = canvases.above.hidden = !twoSided();
     const painted = (map) => (i) => data.colours[map.indices[i]];
     if (view === "compare") {
       paint(canvases.below, now.attacked, painted(now.attacked));
@@ -286,11 +290,18 @@
     } else {
       const shown = now, image = new Image();
       image.src = now.scene.photograph;
-      await image.decode();
+      const pasted = document.querySelector(`[data-patch="${CSS.escape(now.patch)}"] img.pixels`);
+      await Promise.all([image, pasted].map((one) => one && one.decode()));
       if (now !== shown || form.elements.view.value !== view) return;
-      canvases.below.width = image.width;
-      canvases.below.height = image.height;
-      canvases.below.getContext("2d").drawImage(image, 0, 0);
+      for (const canvas of Object.values(canvases)) {
+        canvas.width = image.width;
+        canvas.height = image.height;
+        canvas.getContext("2d").drawImage(image, 0, 0);
+      }
+      const [top, left, bottom, right] = region(image);
+      if (pasted) canvases.below.getContext("2d").drawImage(pasted, left, top, right - left, bottom - top);
+      else frame(canvases.below, image);
+      frame(canvases.above, image);
     }
     byId("stage").dataset.view = view;
     byId("stage").dataset.shown = `${now.scene.name}|${now.victim}|${now.patch}`;
@@ -320,7 +331,7 @@
   const point = (event) => {
     const box = byId("stage").getBoundingClientRect();
     const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-    if (event.buttons === 1 && form.elements.view.value === "compare") {
+    if (event.buttons === 1 && twoSided()) {
       split.value = 100 * x;
       wipe();
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from segpatch import plots
 from segpatch.plots import heat_colour, heat_top, verdict_of
 from segpatch.report.facts import class_table, never_occurring, rows_in_order, scene_pairs
 from segpatch.report.fates import harms, read_counts
+from segpatch.report.figures import distance_figures, place_figures
 from segpatch.report.gallery import patch_cards
-from segpatch.report.pictures import WRONG, data_uri, has_photographs, scenes
+from segpatch.report.photographs import read_photographs
+from segpatch.report.pictures import WRONG, Pixels, data_uri, scenes
+from segpatch.report.record import cells_around
 from segpatch.report.templates import template
 from segpatch.report.verdicts import percent, verdicts
 from segpatch.report.viewer import page_data
@@ -24,15 +27,21 @@ from segpatch.statistics import REPLICATES
 from segpatch.writing import make_folder, write_whole
 
 
-def write_matrix_report(run: Path, out: Path) -> Path:
+def write_matrix_report(run: Path, out: Path, *, photographs: bool = False) -> Path:
     """Writes out/index.html and out/plots/*.svg for a finished transfer run; returns the page's path.
 
-    The page needs no other file and no network, and can be read without its script. Photographs are shown only
-    where the run kept them. Raises Missing where the run holds no result, BadInput where it is damaged.
+    The page needs no other file and no network, and can be read without its script. photographs: show those of
+    the scenes, and the patch cut from one. Raises Missing where the run holds no result, or where a photograph
+    that is to be shown is nowhere; BadInput where the run is damaged.
     """
     result = read_transfer(run)
-    drawn = _drawn(run, result)
-    page = render_page(run, result, drawn)
+    seen = read_photographs(run, result) if photographs else {}
+    where = [
+        *distance_figures(cells_around(run, "locality", result)),
+        *place_figures(cells_around(run, "places", result)),
+    ]
+    drawn = _drawn(run, result) | {name: svg for name, _, svg in where}
+    page = render_page(run, result, drawn, [(name, caption) for name, caption, _ in where], seen)
     make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
@@ -40,8 +49,15 @@ def write_matrix_report(run: Path, out: Path) -> Path:
     return out / "index.html"
 
 
-def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -> str:
-    """The page as HTML text. drawn: figures as SVG, by name."""
+def render_page(
+    run: Path,
+    result: TransferResult,
+    drawn: Mapping[str, bytes],
+    where: Sequence[tuple[str, str]],
+    photographs: Mapping[str, Pixels],
+) -> str:
+    """The page as HTML text. drawn: figures as SVG, by name; where: name and caption of those that show where the
+    damage lies; photographs: of the scenes, by image."""
     top = heat_top(result)
     counts = read_counts(run, result)
     found = harms(result, counts)
@@ -68,11 +84,13 @@ def render_page(run: Path, result: TransferResult, drawn: Mapping[str, bytes]) -
         groups=_groups(result),
         classes=[class_table(result, victim.name) for victim in result.victims],
         never=never_occurring(result),
-        cards=patch_cards(run, result, drawn, logs),
-        scenes=scenes(run, result, scene_pairs(result)),
-        photographs=has_photographs(run),
+        cards=patch_cards(run, result, drawn, logs, bool(photographs)),
+        scenes=scenes(run, result, scene_pairs(result), photographs),
+        photographs=bool(photographs),
         wrong="#{:02x}{:02x}{:02x}".format(*WRONG),
-        data=page_data(run, result, counts),
+        data=page_data(run, result, counts, photographs),
+        where=where,
+        spec=_optional(run / "config.json").get("data", {}).get("spec", "KIND:DIR"),
         svg=svg,
         safe_name=safe_name,
         replicates=REPLICATES,

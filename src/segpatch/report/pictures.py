@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,22 +45,23 @@ class Scene(NamedTuple):
     rows: list[tuple[str, list[Shown]]]
 
 
-def scenes(run: Path, result: TransferResult, pairs: Sequence[tuple[str, str]], most: int = 4) -> list[Scene]:
+def scenes(
+    run: Path,
+    result: TransferResult,
+    pairs: Sequence[tuple[str, str]],
+    photographs: Mapping[str, Pixels],
+    most: int = 4,
+) -> list[Scene]:
     """Up to `most` scenes of a run, in the data set's order, with a row for each (patch, victim)."""
     kept = kept_scenes(run, result)
     picked = kept if len(kept) <= most else [kept[i * len(kept) // most] for i in range(most)]
-    return [_scene(folder, name, result, pairs) for name, folder in picked]
+    return [_scene(folder, name, result, pairs, photographs.get(name)) for name, folder in picked]
 
 
 def kept_scenes(run: Path, result: TransferResult) -> list[tuple[str, Path]]:
     """(name, folder) of each image whose index maps a run holds, in the data set's order."""
     folders = [(name, run / "scenes" / safe_name(name)) for name in result.dataset.names]
     return [(name, folder) for name, folder in folders if (folder / "labels.png").is_file()]
-
-
-def has_photographs(run: Path) -> bool:
-    """Whether the run kept photographs of its scenes, which says that they may be shown."""
-    return any((run / "scenes").glob("*/image.png"))
 
 
 def patch_picture(run: Path, record: PatchRecord, photographs: bool) -> Shown | None:
@@ -184,12 +185,17 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _scene(folder: Path, name: str, result: TransferResult, pairs: Sequence[tuple[str, str]]) -> Scene:
+def _scene(
+    folder: Path,
+    name: str,
+    result: TransferResult,
+    pairs: Sequence[tuple[str, str]],
+    photograph: Pixels | None,
+) -> Scene:
     labels = read_indices(folder / "labels.png")
     truth = [Shown(png_uri(paint(labels, result.colours)), f"labels of {name}", "labels")]
-    if (folder / "image.png").is_file():
-        photograph = jpeg_uri(read_rgb(folder / "image.png"))
-        truth.insert(0, Shown(photograph, f"photograph of {name}", "image"))
+    if photograph is not None:
+        truth.insert(0, Shown(jpeg_uri(photograph), f"photograph of {name}", "photograph"))
     rows = []
     for patch, victim in pairs:
         maps = [folder / safe_name(victim) / f"{safe_name(which)}.png" for which in ("clean", patch)]

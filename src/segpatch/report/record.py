@@ -36,6 +36,11 @@ class Study(NamedTuple):
         """The results of a part, in order."""
         return [cell for name, cell in self.record["cells"].items() if name.startswith(f"{part}/")]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What would make its numbers mislead: the warnings of its matrices, each once."""
+        return list(dict.fromkeys(text for result in self.matrices.values() for text in result.warnings))
+
 
 def read_study(directory: Path) -> Study:
     """A finished study; Missing where there is none."""
@@ -52,6 +57,17 @@ def read_study(directory: Path) -> Study:
         if not plain or not (directory / name).resolve().is_relative_to(directory.resolve()):
             raise BadInput(f"{path} is damaged (its matrix {name!r} lies outside the run); run the study again")
     return Study(directory, record, {name: read_transfer(directory / name) for name in record["matrices"]})
+
+
+def cells_around(run: Path, part: str, result: TransferResult) -> list[dict[str, Any]]:
+    """What a finished study, whose matrix a run is, measured of the run's patches in a part; else nothing."""
+    path = run.resolve().parent / "study.json"
+    record = read_json(path) if path.is_file() else {"matrices": []}
+    if run.resolve().name not in record["matrices"]:
+        return []
+    patches = {patch.name for patch in result.patches}
+    found = Study(path.parent, record, {}).cells(part)
+    return [cell for cell in found if cell["patch"] in patches]
 
 
 def held_above(bounds: Sequence[Sequence[float | None]], least: float) -> Holds:

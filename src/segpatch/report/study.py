@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segpatch import plots
+from segpatch.errors import BadInput
 from segpatch.published import published_matrix
 from segpatch.report.crossed import beside_published
 from segpatch.report.facts import rows_in_order
-from segpatch.report.figures import alignment_svg, curve_svg, distance_svg, places_svg, sizes_svg
+from segpatch.report.figures import alignment_svg, curve_svg, distance_figures, place_figures, sizes_svg
 from segpatch.report.findings import findings
+from segpatch.report.photographs import read_photographs
 from segpatch.report.pictures import Scene, data_uri, scenes
 from segpatch.report.record import Finding, Study, read_study
 from segpatch.report.templates import template
@@ -34,11 +36,12 @@ class _Groups(NamedTuple):
     places: list[tuple[str, str]]
 
 
-def write_study_report(run: Path, out: Path) -> Path:
+def write_study_report(run: Path, out: Path, *, photographs: bool = False) -> Path:
     """Writes out/index.html, findings.md, the tables of each part as CSV, and plots/*.svg; returns the page's
     path.
 
-    Raises Missing where the run holds no finished study, BadInput where it is damaged.
+    photographs: show those of the scenes. Raises Missing where the run holds no finished study, or where a
+    photograph that is to be shown is nowhere; BadInput where the run is damaged.
     """
     study = read_study(run)
     drawn: dict[str, bytes] = {}
@@ -51,7 +54,7 @@ def write_study_report(run: Path, out: Path) -> Path:
         if rows := _rows(part, study.cells(part)):
             write_whole(out / f"{part}.csv", _csv(rows))
     write_whole(out / "findings.md", findings_text(found).encode())
-    write_whole(out / "index.html", _page(study, found, groups, drawn).encode())
+    write_whole(out / "index.html", _page(study, found, groups, drawn, photographs).encode())
     return out / "index.html"
 
 
@@ -64,36 +67,43 @@ def findings_text(found: Sequence[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _page(study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[str, bytes]) -> str:
+def _page(
+    study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[str, bytes], photographs: bool
+) -> str:
     table = published_matrix()
     return template("study.html.j2").render(
         title="Do adversarial patches transfer between networks?",
         result=study.matrices.get("matrix"),
         findings=found,
+        warnings=study.warnings,
         published=beside_published(study),
         published_source=table.source,
         published_caveats=table.caveats,
         groups=groups,
         pages=", ".join(f"{name}/report/index.html" for name in study.matrices),
         svg=lambda name: data_uri(drawn[name], "image/svg+xml"),
-        scenes=_scenes(study),
+        scenes=_scenes(study, photographs),
+        photographs=photographs,
         classes=study.cells("locality"),
         command=study.record["command"],
         plan=json.dumps(study.record["plan"], indent=2),
     )
 
 
-def _scenes(study: Study) -> list[Scene]:
+def _scenes(study: Study, photographs: bool) -> list[Scene]:
     """Each network under its own patch of the last preset and first seed, in the scenes that the matrix kept."""
-    result = study.matrices.get("matrix")
+    run, result = study.directory / "matrix", study.matrices.get("matrix")
     if result is None:
+        if photographs:
+            raise BadInput(f"{study.directory} has no matrix whose scenes could be shown; leave out --with-images")
         return []
+    seen = read_photographs(run, result) if photographs else {}
     own = {
         patch.trained_on[0]: patch.name  # the last preset and the first seed win
         for patch in sorted(result.patches, key=lambda patch: -(patch.seed or 0))
         if len(patch.trained_on) == 1
     }
-    return scenes(study.directory / "matrix", result, [(patch, victim) for victim, patch in own.items()], most=2)
+    return scenes(run, result, [(patch, victim) for victim, patch in own.items()], seen, most=2)
 
 
 def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
@@ -111,20 +121,16 @@ def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
         ("curves", curve_svg),
         ("sizes", sizes_svg),
         ("distances", sizes_svg),
-        ("places", places_svg),
     ):
         for cell in study.cells(part):
             caption = f"{cell['patch']} on {cell['victim']}"
             name = f"{part}-{safe_name(caption)}"
             drawn[name] = draw(cell)
             getattr(groups, part).append((name, caption))
-    by_preset: dict[str, list[dict[str, Any]]] = {}
-    for cell in study.cells("locality"):
-        by_preset.setdefault(cell["patch"].split("/", 1)[-1], []).append(cell)
-    for preset, cells in by_preset.items():
-        name = f"locality-{safe_name(preset)}"
-        drawn[name] = distance_svg(cells)
-        groups.locality.append((name, f"{preset}, each patch on its own network"))
+    for part, figures in (("locality", distance_figures), ("places", place_figures)):
+        for name, caption, svg in figures(study.cells(part)):
+            drawn[name] = svg
+            getattr(groups, part).append((name, caption))
     return groups
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -70,12 +71,12 @@ def latex(table: Table) -> str:
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escaped(table.caption, _LATEX)}}}",
+            rf"\caption{{{_latex(table.caption)}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
             r"\toprule",
-            line([_escaped(cell, _LATEX) for cell in table.head]),
+            line([_latex(cell) for cell in table.head]),
             r"\midrule",
-            *(line([_escaped(name, _LATEX), *map(_latex_value, values)]) for name, values in table.rows),
+            *(line([_latex(name), *map(_latex_value, values)]) for name, values in table.rows),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -160,7 +161,9 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "–": "--",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    "–": r"\textendash{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }
 
@@ -169,5 +172,9 @@ def _escaped(text: str, table: dict[str, str]) -> str:
     return "".join(table.get(c, c) if c.isprintable() else " " for c in text)
 
 
+def _latex(text: str) -> str:
+    return re.sub("-(?=-)", "-{}", _escaped(text, _LATEX))  # two hyphens in a row would become a dash
+
+
 def _latex_value(value: Value) -> str:
-    return _escaped(text_of(value), _LATEX).replace("-", "$-$") if value.number is not None else "--"
+    return _escaped(text_of(value), _LATEX).replace("-", "$-$")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from segpatch.plots import figure, verdict_of
-from segpatch.report.fates import Harm
+from segpatch.report.fates import Harm, harms, read_counts
 from segpatch.results import CellRecord, TransferResult
 
 MINUS = "\N{MINUS SIGN}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class Verdict(NamedTuple):
@@ -83,11 +85,16 @@ def _people_verdict(found: Sequence[Harm]) -> list[Verdict]:
         return [Verdict("People and riders", f"0 of {networks}", said, sentences)]
     if others := [harm for harm in found if harm.own != worst.own]:
         sentences.append(_harm_sentence(max(others, key=_loss)))
-    into, where = worst.fate.into[0], f"on {worst.victim} under {'its own' if worst.own else 'a foreign'} patch"
-    if worst.turned[0] > 0:
-        share, said = into.after - into.before, f"of {worst.fate.name} pixels become {into.name} {where}"
+    under = f"under {'its own' if worst.own else 'a foreign'} patch"
+    where = f"on {worst.victim} {under}"
+    if worst.fate.into and worst.turned[0] > 0:
+        into = worst.fate.into[0]
+        share, said = into.share, f"of the {worst.fate.name} pixels become {into.name} {where}"
+        if worst.fate.exact:
+            said = f"of the {worst.fate.name} pixels that {worst.victim} has right become {into.name} {under}"
+        said += _under_control(worst)
     else:
-        share, said = _loss(worst), f"of {worst.fate.name} pixels are no longer right {where}"
+        share, said = _loss(worst), f"of the {worst.fate.name} pixels are no longer right {where}"
     return [Verdict("People and riders", percent(share), said, sentences)]
 
 
@@ -104,10 +111,16 @@ def _control_verdict(result: TransferResult) -> list[Verdict]:
     ]
 
 
+def people_line(run: Path, result: TransferResult) -> str:
+    """What the page of a run answers of people and riders, as a line; empty where it has no answer."""
+    answers = _people_verdict(harms(result, read_counts(run, result)))
+    return "".join(f"{one.heading}: {one.figure} {one.said}." for one in answers).replace(NO_BREAK, " ")
+
+
 def percent(share: float) -> str:
     """A share of pixels, finer where it is small."""
     text = f"{100 * share:.0f}" if abs(share) >= 0.095 or share == 0 else f"{100 * share:.1f}"
-    return f"{text.replace('-0.0', '0.0').replace('-', MINUS)}\N{NO-BREAK SPACE}%"
+    return f"{text.replace('-0.0', '0.0').replace('-', MINUS)}{NO_BREAK}%"
 
 
 def _own_sentences(preset: str, own: Sequence[CellRecord]) -> list[str]:
@@ -139,11 +152,15 @@ def _harm_sentence(harm: Harm) -> str:
     if not fate.into:
         return f"{lost}."
     into = fate.into[0]
-    gained = _percents(into.after - into.before, harm.turned)
-    return (
-        f"{lost}; the largest part becomes {into.name}: {percent(into.before)} are taken for it without the "
-        f"patch, {percent(into.after)} with it (gain {gained})."
-    )
+    share, beside = _percents(into.share, harm.turned), _under_control(harm)
+    if fate.exact:
+        return f"{lost}. Of those right without a patch, {share} become {into.name}{beside}."
+    return f"{lost}; most of it is taken for {into.name}, a net gain of {share}{beside}."
+
+
+def _under_control(harm: Harm) -> str:
+    """What of the same the random control does."""
+    return "" if harm.control_turned is None else f" ({percent(harm.control_turned)} under the random control)"
 
 
 def _percents(value: float, bounds: tuple[float, float]) -> str:

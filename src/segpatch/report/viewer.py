@@ -17,12 +17,12 @@ from segpatch.report.pictures import (
     NO_TRUTH,
     WRONG,
     Indices,
+    Pixels,
     index_png,
     jpeg_uri,
     kept_scenes,
     must_be_alike,
     read_indices,
-    read_rgb,
     region_of,
     share_newly_wrong,
     told_apart,
@@ -37,8 +37,13 @@ WIDTHS = (1024, 768, 512, 384, 256, 192, 128)
 _Colours = Sequence[tuple[int, int, int]]
 
 
-def page_data(run: Path, result: TransferResult, counts: Mapping[tuple[str, str], Counts]) -> Markup:
-    """The JSON of a transfer run, safe inside a script element."""
+def page_data(
+    run: Path,
+    result: TransferResult,
+    counts: Mapping[tuple[str, str], Counts],
+    photographs: Mapping[str, Pixels],
+) -> Markup:
+    """The JSON of a transfer run, safe inside a script element. photographs: of scenes, by image."""
     colours = told_apart(result.colours)
     content = {
         "classes": result.classes,
@@ -48,7 +53,7 @@ def page_data(run: Path, result: TransferResult, counts: Mapping[tuple[str, str]
         "victims": [victim.name for victim in result.victims],
         "patches": {patch.name: patch.kind for patch in result.patches if patch.kind != "none"},
         "cells": [_cell(result, cell, counts) for cell in result.cells if cell.patch != "none"],
-        "scenes": _scenes(run, result, colours),
+        "scenes": _with_photographs(_scenes(run, result, colours), photographs),
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
@@ -67,6 +72,7 @@ def _cell(result: TransferResult, cell: CellRecord, counts: Mapping[tuple[str, s
                 "attacked": cell.iou[name],
                 "right": [fate.before, fate.after] if fate else None,
                 "into": [list(into) for into in fate.into] if fate else [],
+                "exact": fate is not None and fate.exact,
             }
         )
     over = cell.over_random
@@ -140,11 +146,14 @@ def _scene(
         "regions": {patch: list(region_of(folder, patch)) for patch in sorted(shown)},
         "views": views,
     }
-    photograph = folder / "image.png"
-    if photograph.is_file():
-        scene["photograph"] = jpeg_uri(read_rgb(photograph))
-        size += len(scene["photograph"])
     return scene, size
+
+
+def _with_photographs(scenes: list[dict[str, Any]], photographs: Mapping[str, Pixels]) -> list[dict[str, Any]]:
+    return [
+        {**scene, "photograph": jpeg_uri(photographs[scene["name"]])} if scene["name"] in photographs else scene
+        for scene in scenes
+    ]
 
 
 def _read(path: Path, colours: _Colours) -> Indices:

@@ -82,10 +82,11 @@ def run_matrix(
         "given": [patch.facts() for patch in given],
     }
     _refuse_early(todo, given, images)
+    shows = plan.photographs and plan.pictures > 0
     with open_run(out, record, "transfer.json", resume=resume, overwrite=overwrite, processes=processes) as run:
         if run.finished:
             if not (out / "report" / "index.html").exists():  # stopped between the result and its page
-                processes.by_first(lambda: write_report(out, out / "report"))
+                processes.by_first(lambda: write_report(out, out / "report", photographs=shows))
             return read_transfer(out)
         with run.kept_if_begun():
             patches, files, warnings = list(given), {}, []
@@ -176,7 +177,7 @@ def run_matrix(
                 if plan.photographs:
                     _keep_photographs(dataset, split, shown, out)
                 write_transfer(out, result, matrix)
-                write_report(out, out / "report")
+                write_report(out, out / "report", photographs=shows)
 
             processes.by_first(write)
         run.finish()
