@@ -240,9 +240,10 @@ def test_the_slider_lays_the_photograph_over_the_attacked_one(page: Page, made: 
     page.keyboard.press("Home")
     expect(page.locator("#above")).to_have_css("clip-path", "inset(0px 100% 0px 0px)")
     clean, attacked = (np.array(pixels(page, name), int).reshape(24, 48, 3) for name in ("above", "below"))
-    top, left, height, width = region_of(made.run / "scenes/drive_0", "grey")
+    folder = made.run / "scenes" / safe_name("drive/0")
+    top, left, height, width = region_of(folder, "grey")
     there = np.s_[top : top + height, left : left + width]
-    kept = base64.b64decode(jpeg_uri(read_rgb(made.run / "scenes/drive_0/image.png")).partition(",")[2])
+    kept = base64.b64decode(jpeg_uri(read_rgb(folder / "image.png")).partition(",")[2])
     assert abs(clean - np.asarray(Image.open(io.BytesIO(kept)), int))[:top].mean() < 2, "of one decoder or another"
     assert abs(attacked[there] - 128).max() <= 1
     changed = (attacked != clean).any(-1)

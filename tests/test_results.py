@@ -143,7 +143,7 @@ def test_a_damaged_result_is_refused(run: Path, damage: str):
 
 DISAGREEMENTS = {
     "cell gone": (lambda r: r["cells"].pop(), "one cell for each patch and victim"),
-    "names alike": (lambda r: _alike(r), "have one name"),
+    "names alike": (lambda r: _alike(r), "one cell for each patch and victim"),
     "class gone": (lambda r: r["cells"][0]["iou"].popitem(), "are not about its classes"),
     "colour gone": (lambda r: r["colours"].pop(), "not those of its classes"),
     "colour out of range": (lambda r: r["colours"][0].__setitem__(0, 256), "not those of its classes"),

@@ -16,6 +16,7 @@ from segpatch.report import write_report
 from segpatch.report.ablated import other_distances
 from segpatch.report.findings import findings, local_or_far, simple_classes, sky_and_road, unaligned, unseen_sizes
 from segpatch.report.record import Study, read_study
+from segpatch.results import safe_name
 from segpatch.studies.paper import run_paper
 from test_study_paper import PLAN, VICTIMS
 from tiny import conv_victim, learnable_dataset
@@ -68,7 +69,7 @@ def test_the_page_of_the_matrix_shows_where_the_damage_lies(run: Path, tmp_path:
     page = write_report(run / "matrix", tmp_path / "matrix").read_text()
     assert "a/paper/s0 on a" in page and "are not in this run" not in page
     figures = {path.name for path in (tmp_path / "matrix/plots").iterdir()}
-    assert {"locality-paper_s0.svg", "places-a_paper_s0_on_a.svg"} <= figures
+    assert {f"locality-{safe_name('paper/s0')}.svg", f"places-{safe_name('a/paper/s0 on a')}.svg"} <= figures
     shutil.copytree(run / "matrix", tmp_path / "alone")
     alone = write_report(tmp_path / "alone", tmp_path / "page").read_text()
     spec = json.loads((run / "matrix/config.json").read_text())["data"]["spec"]

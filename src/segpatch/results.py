@@ -254,10 +254,9 @@ def read_transfer(directory: Path) -> TransferResult:
 def _disagreement(result: TransferResult) -> str | None:
     """What of a result does not fit the rest of it."""
     pairs = sorted((patch.name, victim.name) for patch in result.patches for victim in result.victims)
-    if not pairs or pairs != sorted((cell.patch, cell.victim) for cell in result.cells):
+    measured = {(cell.patch, cell.victim) for cell in result.cells}
+    if not pairs or pairs != sorted(measured) or len(measured) < len(result.cells):
         return "it does not have one cell for each patch and victim"
-    if len(set(pairs)) < len(pairs):
-        return "two of its patches or victims have one name"
     about = result.dataset
     if not len(about.names) == len(about.groups) == about.images > 0 or about.block < 1:
         return "its images, their names and their groups do not go together"

@@ -14,7 +14,7 @@ from segpatch.models.settings import Settings
 from segpatch.models.victim import Victim
 from segpatch.published import victim_as_released
 from segpatch.report import write_report
-from segpatch.runs import open_run, read_json, write_json
+from segpatch.runs import LOCK, open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
 from segpatch.studies.matrix import VIDEO_BLOCKS, measured_indices, run_matrix
 from segpatch.studies.paper.aligning import alignment_cells
@@ -27,7 +27,7 @@ from segpatch.studies.paper.places import place_cells
 from segpatch.studies.paper.plan import PARTS, PaperPlan
 from segpatch.studies.paper.sizes import size_cells
 from segpatch.studies.progress import OnProgress, silent
-from segpatch.writing import remove
+from segpatch.writing import leftovers, remove
 
 STUDY = "study.json"
 CELLS: dict[str, Callable[[Context], list[Cell]]] = {
@@ -120,6 +120,8 @@ def run_paper(
 def _write_pages(out: Path) -> None:
     """The page of the matrix again, which shows parts of the study too, and last the page of the study."""
     if (out / "matrix").is_dir():
+        for path in leftovers(out / "matrix", LOCK):  # of one that was killed here
+            remove(path)
         write_report(out / "matrix", out / "matrix" / "report")
     write_report(out, out / "report")
 
