@@ -11,8 +11,9 @@ from PIL import Image
 
 from segpatch.data import CITYSCAPES
 from segpatch.evaluation import Picture, Scores
+from segpatch.names import safe_name
 from segpatch.patch import FULL_RANGE, Patch, grey_patch, natural_patch, random_patch, save_patch
-from segpatch.results import DatasetRecord, safe_name, transfer_result, write_picture, write_transfer
+from segpatch.results import DatasetRecord, transfer_result, write_picture, write_transfer
 from segpatch.transfer import judged
 from segpatch.types import Region
 from tiny import conv_victim

@@ -17,10 +17,11 @@ from PIL import Image
 from safetensors.torch import load
 
 from fabricate import write_matrix_run
+from segpatch.names import safe_name
 from segpatch.plots import figure
 from segpatch.report import viewer, write_report
 from segpatch.report.pictures import WRONG, change_map, jpeg_uri, read_rgb, region_of
-from segpatch.results import TransferResult, read_transfer, safe_name
+from segpatch.results import TransferResult, read_transfer
 from test_report import write_run
 
 sync_api = pytest.importorskip("playwright.sync_api")

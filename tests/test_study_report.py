@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from segpatch.errors import Missing
+from segpatch.names import safe_name
 from segpatch.report import write_report
 from segpatch.report.ablated import other_distances
 from segpatch.report.findings import findings, local_or_far, simple_classes, sky_and_road, unaligned, unseen_sizes
 from segpatch.report.record import Study, read_study
-from segpatch.results import safe_name
 from segpatch.studies.paper import run_paper
 from test_study_paper import PLAN, VICTIMS
 from tiny import conv_victim, learnable_dataset

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from segpatch.errors import BadInput
+from segpatch.names import safe_name
 from segpatch.report import gallery, viewer
 from segpatch.report.fates import read_counts
 from segpatch.report.pictures import NO_TRUTH, index_png, newly_wrong, region_of, told_apart
-from segpatch.results import read_transfer, safe_name
+from segpatch.results import read_transfer
 from test_report import write_run
 
 

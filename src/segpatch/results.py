@@ -26,7 +26,7 @@ from segpatch.errors import BadInput, Missing
 from segpatch.evaluation import ROWS, Picture
 from segpatch.metrics import iou_per_class
 from segpatch.models.victim import Victim
-from segpatch.names import safe_name as safe_name
+from segpatch.names import safe_name
 from segpatch.runs import write_json
 from segpatch.transfer import Cell, TransferMatrix
 from segpatch.writing import make_folder, write_png, write_whole

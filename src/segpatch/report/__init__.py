@@ -30,7 +30,9 @@ def write_report(run: Path, out: Path, *, photographs: bool = False) -> Path:
     except SegpatchError:
         raise
     except _DAMAGED as error:  # the records name each other, and a study's hold what its parts returned
-        raise BadInput(f"{run} holds a damaged result ({error!r}); measure again") from error
+        raise BadInput(
+            f"{run} holds a damaged result ({error!r}); measure again, and if that does not help report a bug"
+        ) from error
 
 
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, StopIteration)

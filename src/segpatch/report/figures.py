@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from segpatch.names import safe_name
 from segpatch.plots import BLUE, HEAT, INK, RED, STYLE, as_svg, figure, plain_text, text_on
-from segpatch.results import safe_name
 
 
 def alignment_svg(cell: dict[str, Any]) -> bytes:

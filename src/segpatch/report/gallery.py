@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segpatch.names import safe_name
 from segpatch.report.facts import rows_in_order, under_trained
 from segpatch.report.pictures import Shown, data_uri, file_of, patch_picture
-from segpatch.results import PatchRecord, TransferResult, safe_name
+from segpatch.results import PatchRecord, TransferResult
 
 MOST_BYTES = 2_000_000
 """Of all patch files in a page, as text; those beyond it are given as pictures of 8 bits."""

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from segpatch import plots
+from segpatch.names import safe_name
 from segpatch.plots import heat_colour, heat_top, verdict_of
 from segpatch.report.facts import class_table, never_occurring, rows_in_order, scene_pairs
 from segpatch.report.fates import harms, read_counts
@@ -21,7 +22,7 @@ from segpatch.report.record import cells_around
 from segpatch.report.templates import template
 from segpatch.report.verdicts import percent, verdicts
 from segpatch.report.viewer import page_data
-from segpatch.results import CellRecord, GroupRecord, PatchRecord, TransferResult, read_transfer, safe_name
+from segpatch.results import CellRecord, GroupRecord, PatchRecord, TransferResult, read_transfer
 from segpatch.runs import read_json, read_steps
 from segpatch.statistics import REPLICATES
 from segpatch.writing import make_folder, write_whole

@@ -13,7 +13,8 @@ from PIL import Image
 
 from segpatch.data.files import opened
 from segpatch.errors import BadInput
-from segpatch.results import PatchRecord, TransferResult, safe_name
+from segpatch.names import safe_name
+from segpatch.results import PatchRecord, TransferResult
 from segpatch.runs import read_json
 from segpatch.types import IGNORE, Region
 

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from segpatch import plots
 from segpatch.errors import BadInput
+from segpatch.names import safe_name
 from segpatch.published import published_matrix
 from segpatch.report.crossed import beside_published
 from segpatch.report.facts import rows_in_order
@@ -22,7 +23,6 @@ from segpatch.report.photographs import read_photographs
 from segpatch.report.pictures import WRONG, Scene, data_uri, scenes
 from segpatch.report.record import Finding, Study, read_study
 from segpatch.report.templates import template
-from segpatch.results import safe_name
 from segpatch.writing import make_folder, write_whole
 
 

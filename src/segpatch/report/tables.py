@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from segpatch.names import safe_name
 from segpatch.notebook import three
 from segpatch.report.facts import class_table
-from segpatch.results import CellRecord, GroupRecord, Pair, PatchRecord, TransferResult, safe_name
+from segpatch.results import CellRecord, GroupRecord, Pair, PatchRecord, TransferResult
 from segpatch.writing import make_folder, write_whole
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from segpatch.errors import BadInput
+from segpatch.names import safe_name
 from segpatch.plots import heat_colour, heat_top, verdict_of
 from segpatch.report.fates import Counts, fates
 from segpatch.report.pictures import (
@@ -27,7 +28,7 @@ from segpatch.report.pictures import (
     share_newly_wrong,
     told_apart,
 )
-from segpatch.results import CellRecord, TransferResult, safe_name
+from segpatch.results import CellRecord, TransferResult
 from segpatch.types import IGNORE
 
 MOST_BYTES = 5_500_000

@@ -15,6 +15,7 @@ from segpatch.errors import BadInput, unknown_name
 from segpatch.evaluation import Picture
 from segpatch.memory import memory_advice, memory_warning
 from segpatch.models.victim import Victim
+from segpatch.names import safe_name
 from segpatch.patch import Patch, as_uint8, grey_patch, natural_patch, random_patch, save_patch
 from segpatch.probes import check_network, check_png, probe_images
 from segpatch.processes import ALONE, Processes
@@ -23,7 +24,6 @@ from segpatch.results import (
     DatasetRecord,
     TransferResult,
     read_transfer,
-    safe_name,
     transfer_result,
     write_picture,
     write_transfer,

@@ -12,9 +12,9 @@ from segpatch.attack_config import AttackConfig, attack_preset
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput, unknown_name
 from segpatch.models.victim import Victim
+from segpatch.names import safe_name
 from segpatch.patch import Patch
 from segpatch.processes import ALONE, Processes
-from segpatch.results import safe_name
 from segpatch.studies.attack import run_attack
 from segpatch.studies.cells import PATIENCE, run_cells
 from segpatch.studies.progress import OnProgress, silent

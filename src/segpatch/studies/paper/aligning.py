@@ -11,8 +11,8 @@ from torch import Tensor
 from segpatch.alignment import alignment, patch_gradients
 from segpatch.attack import start_pixels
 from segpatch.attack_config import AttackConfig, attack_preset, resolve
+from segpatch.names import safe_name
 from segpatch.patch import Patch
-from segpatch.results import safe_name
 from segpatch.studies.attack import read_snapshots
 from segpatch.studies.paper.context import Cell, Context, config_of
 

@@ -16,8 +16,8 @@ from segpatch.evaluation import evaluate_all, predict_prepared
 from segpatch.metrics import confusion_matrix, iou_per_class, miou
 from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
+from segpatch.names import safe_name
 from segpatch.patch import Patch
-from segpatch.results import safe_name
 from segpatch.runs import read_steps
 from segpatch.statistics import interval, resampled_miou
 from segpatch.studies.attack import read_snapshots

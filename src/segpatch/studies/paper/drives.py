@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from segpatch.evaluation import Scores
+from segpatch.names import safe_name
 from segpatch.patch import load_patch
 from segpatch.report.crossed import MARGINS
-from segpatch.results import read_scores, safe_name
+from segpatch.results import read_scores
 from segpatch.statistics import verdict
 from segpatch.studies.paper.context import Cell, Context
 from segpatch.transfer import judged

@@ -20,8 +20,8 @@ from segpatch.locality import (
     reach,
 )
 from segpatch.models.victim import Victim
+from segpatch.names import safe_name
 from segpatch.patch import Patch
-from segpatch.results import safe_name
 from segpatch.statistics import interval
 from segpatch.studies.paper.context import Cell, Context
 

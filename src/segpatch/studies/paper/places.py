@@ -7,8 +7,8 @@ from typing import Any
 
 from segpatch.evaluation import Place
 from segpatch.models.victim import Victim
+from segpatch.names import safe_name
 from segpatch.patch import Patch
-from segpatch.results import safe_name
 from segpatch.studies.paper.context import Cell, Context
 from segpatch.studies.paper.sizes import excess
 from segpatch.transfer import transfer_matrix

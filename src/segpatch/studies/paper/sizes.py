@@ -15,8 +15,8 @@ from torch import Tensor
 
 from segpatch.data.images import spaced
 from segpatch.models.victim import Victim
+from segpatch.names import safe_name
 from segpatch.patch import Patch
-from segpatch.results import safe_name
 from segpatch.studies.paper.context import Cell, Context
 from segpatch.transfer import Cell as Measured
 from segpatch.transfer import transfer_matrix
