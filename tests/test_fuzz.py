@@ -1,7 +1,7 @@
 """Readers of files from strangers, on valid files that were cut, changed, lengthened and mixed: what cannot be
 read is a SegpatchError, and nothing else comes out.
 
-A few dozen examples of each reader, or SEGPATCH_FUZZ_MINUTES of them.
+A few dozen examples of each file, or SEGPATCH_FUZZ_MINUTES for each reader, which its files share.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ PLAN = 'presets = ["paper"]\nseeds = [0, 1]\nonly = ["matrix"]\n'
 def test_images(tmp_path: Path, kind: str):
     path = tmp_path / f"a.{kind}"
     Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)).save(path)
-    fuzz(path, lambda: read_image(path))
+    fuzz(path, lambda: read_image(path), files=5)
 
 
 def test_labels(tmp_path: Path):
@@ -72,7 +72,7 @@ def test_labels(tmp_path: Path):
 
 def test_patches(tmp_path: Path):
     save_patch(grey_patch((3, 3)), tmp_path / "p.safetensors")
-    fuzz(tmp_path / "p.safetensors", lambda: load_patch(tmp_path / "p.safetensors"))
+    fuzz(tmp_path / "p.safetensors", lambda: load_patch(tmp_path / "p.safetensors"), files=4)
 
 
 def test_records_of_patches(tmp_path: Path):
@@ -85,7 +85,7 @@ def test_records_of_patches(tmp_path: Path):
         (tmp_path / "p.safetensors").write_bytes(save_as)
         json.dumps(load_patch(tmp_path / "p.safetensors").facts())
 
-    fuzz(path, read, as_json)
+    fuzz(path, read, as_json, files=4)
 
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")  # pickletools' about a text
@@ -97,7 +97,7 @@ def test_checkpoints(tmp_path: Path, kind: str):
         path.write_bytes(save(state, metadata={"segpatch": '{"network": "pidnet-s"}'}))
     else:
         torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
-    fuzz(path, lambda: read_checkpoint(path))
+    fuzz(path, lambda: read_checkpoint(path), files=4)
 
 
 def test_records_of_networks(tmp_path: Path):
@@ -109,7 +109,7 @@ def test_records_of_networks(tmp_path: Path):
         (tmp_path / "c.safetensors").write_bytes(content)
         open_network(None, tmp_path / "c.safetensors")
 
-    fuzz(path, read, as_json)
+    fuzz(path, read, as_json, files=4)
 
 
 def test_victim_files(tmp_path: Path):
@@ -126,11 +126,11 @@ def test_plans(tmp_path: Path):
 
 def test_classes_and_lists(tmp_path: Path):
     root = write_folder(tmp_path / "d", {"val": 1})
-    fuzz(root / "classes.txt", lambda: open_data(f"folder:{root}"))
+    fuzz(root / "classes.txt", lambda: open_data(f"folder:{root}"), files=2)
     (root / "classes.json").write_text(
         '{"classes": [{"id": 0, "name": "road", "color": [1, 2, 3]}, {"id": 1, "name": "car"}]}'
     )
-    fuzz(root / "classes.json", lambda: open_data(f"folder:{root}"), as_json)
+    fuzz(root / "classes.json", lambda: open_data(f"folder:{root}"), as_json, files=2)
     (root / "all.txt").write_text("images/val/val0.png labels/val/val0.png\n")
     fuzz(root / "all.txt", lambda: open_data(f"list:{root}/all.txt").samples("all"))
 
@@ -142,7 +142,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("file", ["scores.safetensors", "transfer.json"])
 def test_results(run: Path, file: str, tmp_path: Path):
-    fuzz(run / file, lambda: read_scores(run) if file == "scores.safetensors" else write_report(run, tmp_path))
+    if file == "scores.safetensors":
+        fuzz(run / file, lambda: read_scores(run))
+    else:
+        fuzz(run / file, lambda: write_report(run, tmp_path / "out"), files=7)
 
 
 @pytest.mark.long
@@ -155,7 +158,9 @@ def test_reports(run: Path, file: str, tmp_path: Path):
         "steps.jsonl": "cells/*/steps.jsonl",
     }
     path = min(run.glob(names.get(file, file)))
-    fuzz(path, lambda: write_report(run, tmp_path / "out"), as_json if path.suffix == ".json" else mutated)
+    fuzz(
+        path, lambda: write_report(run, tmp_path / "out"), as_json if path.suffix == ".json" else mutated, files=7
+    )
 
 
 @pytest.fixture
@@ -188,7 +193,7 @@ def test_downloads(tmp_path: Path, answers: tuple[Path, Entry]):
         (folder / LEDGER).unlink(missing_ok=True)
         download(entry, folder, max_size=1 << 20)
 
-    fuzz(path, read)
+    fuzz(path, read, files=5)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"200 OK", b"206 Partial Content\r\nContent-Range: bytes 3-/99"))
     part, version = folder / f".{entry.file}.part", folder / f".{entry.file}.version"
@@ -198,7 +203,7 @@ def test_downloads(tmp_path: Path, answers: tuple[Path, Entry]):
         version.write_text('"one"')
         read()
 
-    fuzz(path, go_on)
+    fuzz(path, go_on, files=5)
 
 
 @pytest.mark.parametrize("file", [LEDGER, ".net.safetensors.part", ".net.safetensors.version"])
@@ -219,7 +224,7 @@ def test_what_downloads_left(tmp_path: Path, answers: tuple[Path, Entry], file: 
         finally:
             path.write_bytes(held)
 
-    fuzz(path, read, as_json if file == LEDGER else mutated)
+    fuzz(path, read, as_json if file == LEDGER else mutated, files=5)
 
 
 @pytest.mark.parametrize("file", ["png", "record"])
@@ -235,7 +240,9 @@ def test_pictures_of_patches(tmp_path: Path, file: str):
 
     if file == "record":
         path.write_text(json.dumps(grey_patch((3, 3)).facts()))
-    fuzz(path, read if file == "record" else lambda: load_patch(path), as_json if file == "record" else mutated)
+        fuzz(path, read, as_json, files=4)
+    else:
+        fuzz(path, lambda: load_patch(path), files=4)
 
 
 def test_class_maps(tmp_path: Path):
@@ -253,7 +260,7 @@ def test_onnx_files(tmp_path: Path, file: str):
     path = write_onnx(tmp_path / "net.onnx", facts=about)
     images = torch.rand(1, 3, 6, 8)
     if file == "net.onnx":
-        fuzz(path, lambda: onnx_victim(path)(images))
+        fuzz(path, lambda: onnx_victim(path)(images), files=2)
         return
     record = tmp_path / "record.json"
     record.write_text(about)
@@ -261,7 +268,7 @@ def test_onnx_files(tmp_path: Path, file: str):
     def read() -> None:
         onnx_victim(write_onnx(path, facts=record.read_text()))(images)
 
-    fuzz(record, read, as_json)
+    fuzz(record, read, as_json, files=2)
 
 
 def test_onnx_files_read_no_weights_from_elsewhere(tmp_path: Path):
@@ -283,7 +290,7 @@ def test_onnx_files_read_no_weights_from_elsewhere(tmp_path: Path):
 def test_folders_of_hugging_face(tmp_path: Path, file: str):
     folder = saved(tmp_path / "net", preprocessor={"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1]})
     path = Path(folder, file)
-    fuzz(path, lambda: hf_victim(folder), as_json if path.suffix == ".json" else mutated)
+    fuzz(path, lambda: hf_victim(folder), as_json if path.suffix == ".json" else mutated, files=3)
 
 
 def test_records_of_studies(run: Path, tmp_path: Path):
@@ -301,7 +308,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
 def test_reports_of_studies(study: Path, tmp_path: Path):
-    fuzz(study / "study.json", lambda: write_report(study, tmp_path / "out"), as_json)
+    fuzz(study / "study.json", lambda: write_report(study, tmp_path / "out"), as_json, files=7)
 
 
 def test_comparisons(run: Path, tmp_path: Path):
