@@ -92,7 +92,7 @@ def one_by_one(kernel: int) -> tuple[TransferMatrix, list[str]]:
     victim = conv_victim(kernel=kernel)
     patch = Patch(torch.zeros(3, 4, 4), name="own", trained_on=("conv",))
     control = random_patch((4, 4), FULL_RANGE, 0)
-    matrix = transfer_matrix([victim], in_batches(pictures(), 5), [control, patch])
+    matrix = transfer_matrix([victim], in_batches(pictures(8), 5), [control, patch])
     return matrix, check_matrix(matrix, [victim], "tiny val")
 
 
@@ -107,7 +107,7 @@ def test_a_patch_without_any_reach_is_named():
 
 
 def matrix_of(*cells: Cell) -> TransferMatrix:
-    return TransferMatrix(("conv",), ("a", "b"), (), cells, (), "centre", 1, 0.01)
+    return TransferMatrix(("conv",), ("a", "b"), (), cells, (), "centre", 1, 8, 0.01)
 
 
 def cell_of(right: int, wrong: int, **more) -> Cell:
@@ -189,7 +189,7 @@ def scored(drop: int, under: int = 5) -> Scores:
 
 def table(*cells: Cell, patches: tuple[Patch, ...], victims: tuple[str, ...] = ("conv",)) -> TransferMatrix:
     clean = tuple(replace(CLEAN, victim=name) for name in victims)
-    return TransferMatrix(victims, ("a", "b"), patches, (*clean, *cells), (), "centre", 1, 0.01)
+    return TransferMatrix(victims, ("a", "b"), patches, (*clean, *cells), (), "centre", 1, 8, 0.01)
 
 
 def trained(name: str, *, on: tuple[str, ...] = ("conv",), **more) -> Patch:

@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -5,18 +6,22 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import bootstrap, spearmanr
 from torch.testing import assert_close
 
 from reference import LAW, miou_loop
 from segpatch.statistics import (
+    LEAST_BLOCKS,
     block_ids,
+    count_blocks,
     holm,
     interval,
     p_value,
     resample_counts,
     resampled_miou,
     spearman,
+    thinned,
     verdict,
 )
 
@@ -101,22 +106,63 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_p_value_by_hand():
-    assert p_value(torch.full((99,), 0.2)) == 2 / 100
-    assert p_value(torch.full((99,), -0.2)) == 2 / 100
-    assert p_value(torch.tensor([-1.0, 1.0, 1.0, 1.0])) == pytest.approx(2 * 2 / 5)
-    assert p_value(torch.zeros(99)) == 1
+    resampled = torch.tensor([1.0, 2.0, 3.0])  # deviation 1, of two blocks sqrt(2) times as much
+    wanted = 2 * stats.t.sf(2 / math.sqrt(2), 1)
+    assert p_value(2.0, resampled, 2) == pytest.approx(wanted)
+    assert p_value(-2.0, resampled, 2) == pytest.approx(wanted)
+    assert p_value(2.0, resampled, 1) == 1, "one block says nothing of others"
+    assert p_value(0.0, resampled, 20) == 1
+    assert p_value(0.0, torch.zeros(9), 20) == 1 and p_value(0.5, torch.full((9,), 0.5), 20) == 0
 
 
 @LAW
-@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0, float("nan")]), min_size=1, max_size=50))
-def test_p_value_is_a_probability_and_does_not_know_the_sign(values):
-    values = torch.tensor(values)
-    assert 2 / (len(values) + 1) <= p_value(values) <= 1
-    assert p_value(values) == p_value(-values)
+@given(
+    st.floats(-1, 1),
+    st.lists(st.sampled_from([-1.0, 0.0, 1.0, float("nan")]), min_size=1, max_size=50),
+    st.integers(1, 30),
+)
+def test_p_value_is_a_probability_and_does_not_know_the_sign(value, values, blocks):
+    resampled = torch.tensor(values)
+    assert 0 <= p_value(value, resampled, blocks) <= 1
+    assert p_value(value, resampled, blocks) == p_value(-value, -resampled, blocks)
 
 
 def test_undefined_values_are_no_evidence():
-    assert p_value(torch.full((99,), torch.nan)) == 1
+    assert p_value(0.2, torch.full((99,), torch.nan), 20) == 1
+    assert p_value(float("nan"), torch.ones(99), 20) == 1
+    mostly = torch.cat([torch.full((60,), torch.nan), torch.linspace(0.19, 0.21, 39)])
+    assert p_value(0.2, mostly, 20) == 1
+
+
+def test_p_value_of_a_mean_is_that_of_the_t_test():
+    sample = torch.from_numpy(np.random.default_rng(3).normal(0.4, 1, size=15))
+    counts = resample_counts(torch.arange(15), 20000, np.random.default_rng(4))
+    found = p_value(float(sample.mean()), counts @ sample / 15, 15)
+    assert found == pytest.approx(stats.ttest_1samp(sample.numpy(), 0).pvalue, rel=0.05)
+
+
+def test_a_plain_effect_survives_holm_over_hundreds_of_cells():
+    generator = np.random.default_rng(5)
+    counts = resample_counts(torch.arange(24), 2000, generator)
+    plain = torch.from_numpy(generator.normal(0.03, 0.01, size=24))
+    found = [p_value(float(plain.mean()), counts @ plain / 24, 24)]
+    for _ in range(299):
+        noise = torch.from_numpy(generator.normal(0, 0.01, size=24))
+        found.append(p_value(float(noise.mean()), counts @ noise / 24, 24))
+    adjusted = holm(found)
+    assert adjusted[0] < 0.001 and min(adjusted[1:]) > 0.05
+
+
+def test_blocks_of_images_that_were_thinned_out():
+    assert thinned(10, 233, 233) == 10
+    assert thinned(10, 233, 120) == 6, "every second frame: half as many of them lie as close"
+    assert thinned(10, 233, 16) == thinned(1, 50, 50) == 1
+    assert count_blocks(["a"] * 25 + ["b"] * 3, 10) == 4
+
+
+def test_few_blocks_give_no_verdict():
+    assert verdict(0.02, 0.03, blocks=LEAST_BLOCKS) == "transfers"
+    assert verdict(0.02, 0.03, blocks=LEAST_BLOCKS - 1) == verdict(0.0, 0.0, blocks=1) == "undecided"
 
 
 def test_holm_by_hand():

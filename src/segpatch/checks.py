@@ -16,6 +16,7 @@ from segpatch.attack_step import Step
 from segpatch.memory import memory_warning
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch
+from segpatch.statistics import LEAST_BLOCKS
 from segpatch.transfer import Cell, TransferMatrix
 
 if TYPE_CHECKING:
@@ -106,6 +107,11 @@ def check_matrix(matrix: TransferMatrix, victims: Sequence[Victim], measured_on:
     for cell in matrix.cells:
         warnings += _check_own(cell, matrix) if cell.white_box else []
     warnings += _check_transfers(matrix)
+    if matrix.blocks < LEAST_BLOCKS:
+        warnings.append(
+            f"the images make {matrix.blocks} independent blocks, fewer than {LEAST_BLOCKS}: intervals are too narrow and "
+            "every verdict is undecided; measure more images"
+        )
     warnings += _check_labels(matrix, measured_on)
     warnings += _check_pixels(matrix)
     warnings += _check_order(matrix)

@@ -20,6 +20,7 @@ from segpatch.statistics import (
     REPLICATES,
     Verdict,
     block_ids,
+    count_blocks,
     holm,
     interval,
     p_value,
@@ -66,7 +67,8 @@ class Group:
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """Everything measured: cells in row order (patch by patch), groups of seeds, and how they were judged."""
+    """Everything measured: cells in row order (patch by patch), groups of seeds, and how they were judged: by blocks
+    of `block` images that were resampled together, and by the margin."""
 
     victims: tuple[str, ...]
     classes: tuple[str, ...]
@@ -75,6 +77,7 @@ class TransferMatrix:
     groups: tuple[Group, ...]
     place: str
     block: int
+    blocks: int
     margin: float
 
     def cell(self, patch: str, victim: str) -> Cell:
@@ -172,7 +175,8 @@ def judged(
 
     The rest as in `transfer_matrix`.
     """
-    counts = bootstrap_counts(groups if groups is not None else [""] * len(grid[0][0].names), block, seed)
+    of_images = groups if groups is not None else [""] * len(grid[0][0].names)
+    counts, blocks = bootstrap_counts(of_images, block, seed), count_blocks(of_images, block)
     cells, drops = [], {}
     for row, patch in zip(grid, [None, *patches], strict=True):
         for victim, scores in zip(victims, row, strict=True):
@@ -185,10 +189,11 @@ def judged(
         victims=tuple(victims),
         classes=tuple(classes),
         patches=tuple(patches),
-        cells=_judged(cells, drops, patches, margin),
+        cells=_judged(cells, drops, patches, margin, blocks),
         groups=_grouped(cells, drops, patches, seed),
         place=place,
         block=block,
+        blocks=blocks,
         margin=margin,
     )
 
@@ -209,7 +214,7 @@ def _resampled_drop(scores: Scores, counts: Tensor) -> Tensor:
 
 
 def _judged(
-    cells: list[Cell], drops: dict[tuple[str, str], Tensor], patches: Sequence[Patch], margin: float
+    cells: list[Cell], drops: dict[tuple[str, str], Tensor], patches: Sequence[Patch], margin: float, blocks: int
 ) -> tuple[Cell, ...]:
     """The cells with every patch that has a random control held against it.
 
@@ -225,7 +230,8 @@ def _judged(
         excess = drops[cell.patch, cell.victim] - drops[control.name, cell.victim]
         drop = cell.scores.miou_drop - scored[control.name, cell.victim].miou_drop
         low, high = interval(excess)
-        found[cell.patch, cell.victim] = OverRandom(drop, (low, high), p_value(excess), verdict(low, high, margin))
+        said = verdict(low, high, margin, blocks)
+        found[cell.patch, cell.victim] = OverRandom(drop, (low, high), p_value(drop, excess, blocks), said)
     transfers = [
         (cell.patch, cell.victim)
         for cell in cells

@@ -32,6 +32,7 @@ from segpatch.runs import open_run
 from segpatch.studies.attack import PATCH_FILE, training_warnings, victim_facts
 from segpatch.studies.planned import MatrixPlan, PlannedPatch, planned_patches, train_planned
 from segpatch.studies.progress import OnProgress, Progress, silent
+from segpatch.statistics import thinned
 from segpatch.transfer import shared_positions, transfer_matrix
 from segpatch.transforms import as_float
 from segpatch.writing import make_folder, remove, write_png
@@ -113,7 +114,7 @@ def run_matrix(
                 if plan.pictures
                 else frozenset()
             )
-            block = VIDEO_BLOCKS.get(dataset.kind, 1)
+            block = block_of(dataset, sum(g in groups for g in dataset.groups(split)), len(measured))
 
             def show(done: int) -> None:
                 note = f"{len(patches) + len(controls)} patches on {len(victims)} networks"
@@ -235,6 +236,11 @@ def measured_indices(dataset: Dataset, split: str, plan: MatrixPlan) -> list[int
             raise unknown_name("group", group, set(groups))
     chosen = [i for i, group in enumerate(groups) if not plan.groups or group in plan.groups]
     return [chosen[i] for i in spaced(len(chosen), plan.measured)]
+
+
+def block_of(dataset: Dataset, images: int, kept: int) -> int:
+    """How many of `kept` images, evenly spaced among `images` of a data set, are resampled together."""
+    return thinned(VIDEO_BLOCKS.get(dataset.kind, 1), images, kept)
 
 
 def _keep_photographs(dataset: Dataset, split: str, names: frozenset[str], out: Path) -> None:

@@ -12,7 +12,7 @@ from segpatch.data.images import spaced
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, rounded
 from segpatch.statistics import interval, resampled_miou
-from segpatch.studies.matrix import VIDEO_BLOCKS
+from segpatch.studies.matrix import block_of
 from segpatch.transfer import bootstrap_counts, transfer_matrix
 
 Drop = tuple[float, tuple[float, float]]
@@ -50,7 +50,7 @@ def round_trip(
     split = split or dataset.eval_split
     chosen = spaced(len(dataset.samples(split)), images)
     groups = [dataset.groups(split)[index] for index in chosen]
-    block = VIDEO_BLOCKS.get(dataset.kind, 1)
+    block = block_of(dataset, len(dataset.samples(split)), len(chosen))
     matrix = transfer_matrix(
         [victim],
         batches(dataset, split, batch_size=1, indices=chosen, workers=1),

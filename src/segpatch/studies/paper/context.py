@@ -17,6 +17,7 @@ from segpatch.models.victim import Victim
 from segpatch.patch import Patch, load_patch
 from segpatch.results import TransferResult
 from segpatch.runs import open_run, read_json, write_json
+from segpatch.statistics import thinned
 from segpatch.studies.attack import data_record, victim_facts
 from segpatch.studies.paper.plan import PaperPlan
 from segpatch.studies.progress import OnProgress, Progress
@@ -28,7 +29,8 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Context:
-    """training: the images that patches are trained on; split, measured: what is measured; matrix: its run."""
+    """training: the images that patches are trained on; split, measured: what is measured, block: how many of these
+    are resampled together; matrix: its run."""
 
     victims: Sequence[Victim]
     dataset: Dataset
@@ -79,7 +81,11 @@ class Context:
 
     def resamples(self, indices: Sequence[int]) -> Tensor:
         """How often each of these images occurs in each resample (R, N), as in a matrix of them."""
-        return bootstrap_counts(self.groups(indices), self.block, self.plan.seed)
+        return bootstrap_counts(self.groups(indices), self.block_among(len(indices)), self.plan.seed)
+
+    def block_among(self, kept: int) -> int:
+        """How many of `kept` of the measured images, evenly spaced, are resampled together."""
+        return thinned(self.block, len(self.measured), kept)
 
     def groups(self, indices: Sequence[int]) -> list[str]:
         """The drive or city of images of the measured split."""

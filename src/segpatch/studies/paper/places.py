@@ -47,7 +47,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
                     context.batches(indices),
                     [context.control(patch), patch],
                     groups=context.groups(indices),
-                    block=context.block,
+                    block=context.block_among(len(indices)),
                     margin=context.plan.margin,
                     place=at(row, column, rows, columns),
                     seed=context.plan.seed,

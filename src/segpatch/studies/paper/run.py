@@ -16,7 +16,7 @@ from segpatch.published import victim_as_released
 from segpatch.report import write_report
 from segpatch.runs import LOCK, open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
-from segpatch.studies.matrix import VIDEO_BLOCKS, measured_indices, run_matrix
+from segpatch.studies.matrix import measured_indices, run_matrix
 from segpatch.studies.paper.aligning import alignment_cells
 from segpatch.studies.paper.context import Cell, Context, run_cell
 from segpatch.studies.paper.curves import curve_cells
@@ -96,7 +96,7 @@ def run_paper(
                     training=training,
                     split=split,
                     measured=measured_indices(dataset, split, matrix),
-                    block=VIDEO_BLOCKS.get(dataset.kind, 1),
+                    block=result.dataset.block,
                     matrix=place,
                     result=result,
                     on_progress=on_progress,
