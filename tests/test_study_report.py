@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,16 @@ from segpatch.errors import Missing
 from segpatch.names import safe_name
 from segpatch.report import write_report
 from segpatch.report.ablated import other_distances
-from segpatch.report.findings import findings, local_or_far, simple_classes, sky_and_road, unaligned, unseen_sizes
+from segpatch.report.findings import (
+    cut_out,
+    findings,
+    local_or_far,
+    simple_classes,
+    sky_and_road,
+    unseen_images,
+    unseen_sizes,
+)
+from segpatch.report.mechanisms import level_loss, unaligned
 from segpatch.report.record import Study, read_study
 from segpatch.studies.paper import run_paper
 from test_study_paper import PLAN, VICTIMS
@@ -103,8 +113,8 @@ def test_the_same_run_gives_the_same_files(run: Path, tmp_path: Path):
 
 def test_losses_are_compared_with_the_best_gamma(run: Path):
     found = {finding.claim: finding for finding in findings(read_study(run))}
-    finding = found["the simplified loss is within 0.005 mIoU of the best gamma (on a)"]
-    assert any("correct-pixel less gamma-0.8" in line for line in finding.figures)
+    finding = found["the simplified loss is within 0.005 mIoU of the best gamma (third experiment, on a)"]
+    assert any("correct-pixel less the best of 1, gamma-0.8" in line for line in finding.figures)
     assert finding.verdict in ("holds", "does not hold", "undecided")
 
 
@@ -121,17 +131,34 @@ def test_what_was_not_run_is_said():
     assert {finding.verdict for finding in findings(study({}))} == {"not run"}
 
 
+def of_networks(cells: dict[str, Any], **networks: str) -> Study:
+    victims = [SimpleNamespace(name=name, network=network) for name, network in networks.items()]
+    matrix: Any = SimpleNamespace(victims=victims)
+    return Study(Path(), {"cells": cells}, {"matrix": matrix})
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"), [(-0.05, 0.05, "holds"), (0.05, 0.15, "undecided"), (0.2, 0.4, "does not hold")]
 )
 def test_alignment_by_hand(low: float, high: float, verdict: str):
-    cosine, itself = [[1.0, 0.1], [0.1, 1.0]], [0.9, 0.7]
-    cell = {"at": "clean", "victims": ["a", "b"], "cosine": cosine, "itself": itself}
-    (found,) = unaligned(
-        study({"alignment/clean": {**cell, "low": [[1, low], [low, 1]], "high": [[1, high], [high, 1]]}})
-    )
-    assert found.verdict == verdict
-    assert "a network with itself 0.800" in found.figures[0]
+    middle = (low + high) / 2
+    cell = {"at": "clean", "victims": ["a", "b"], "cosine": [[1.0, middle], [middle, 1.0]], "itself": [0.9, 0.4]}
+    cells = {"alignment/clean": {**cell, "low": [[1, low], [low, 1]], "high": [[1, high], [high, 1]]}}
+    strangers, twins = unaligned(of_networks(cells, a="pidnet-s", b="bisenetv2"))
+    assert (strangers.verdict, twins.verdict) == (verdict, "not run")
+    assert "networks with themselves 0.600" in strangers.figures[0]
+    strangers, twins = unaligned(of_networks(cells, a="pidnet-s", b="pidnet-s"))
+    assert strangers.verdict == "not run"
+    assert twins.verdict == {"holds": "does not hold", "does not hold": "holds"}.get(verdict, verdict)
+    noisy = {"alignment/clean": {**cells["alignment/clean"], "itself": [0.9, 0.05]}}
+    strangers, _ = unaligned(of_networks(noisy, a="pidnet-s", b="bisenetv2"))
+    assert strangers.verdict == "undecided" and "1 of 1 pairs left out, too noisy" in strangers.figures[0]
+
+
+def local(patch: str, victim: str, family: str = "cnn", flips: float = 0.01, **more: Any) -> dict[str, Any]:
+    """A cell of damage by place and class, with a share of newly wrong pixels surely above `flips` or not."""
+    rate = {"value": flips + 0.01, "ci95": (flips, flips + 0.02)}
+    return {"patch": patch, "victim": victim, "family": family, "flip_rate": rate, **more}
 
 
 @pytest.mark.parametrize(
@@ -143,39 +170,78 @@ def test_alignment_by_hand(low: float, high: float, verdict: str):
     ],
 )
 def test_local_or_far_by_hand(cnn: tuple[float, float], transformer: tuple[float, float], verdict: str):
-    def cell(family: str, bounds: tuple[float, float]) -> dict[str, Any]:
+    def cell(family: str, bounds: tuple[float, float], flips: float = 0.01) -> dict[str, Any]:
         share = {"value": sum(bounds) / 2, "ci95": bounds}
-        return {
-            "patch": f"{family}/strong/s0", "victim": family, "family": family,
-            "reach": {"remote": share, "r50": {"value": 30.0}},
-            "reach_of_even_damage": {"remote": {"value": 0.8}},
-        }  # fmt: skip
+        reach = {"remote": share, "r50": {"value": 30.0}, "r90": {"value": 80.0}}
+        even = {"remote": {"value": 0.8}}
+        return local(f"{family}/strong/s0", family, family, flips, reach=reach, reach_of_even_damage=even)
 
-    (found,) = local_or_far(
-        study({"locality/a": cell("cnn", cnn), "locality/b": cell("transformer", transformer)})
-    )
+    both = {"locality/a": cell("cnn", cnn), "locality/b": cell("transformer", transformer)}
+    (found,) = local_or_far(study(both))
     assert found.verdict == verdict and len(found.figures) == 2
-    alone = local_or_far(study({"locality/a": cell("cnn", cnn)}))
-    assert alone[0].verdict == "undecided"
+    assert "nine tenths within 80 px" in found.figures[0]
+    (alone,) = local_or_far(study({"locality/a": cell("cnn", cnn)}))
+    assert alone.verdict == "undecided"
+    (harmless,) = local_or_far(study({**both, "locality/b": cell("transformer", transformer, flips=-0.01)}))
+    assert harmless.verdict == "undecided" and "left out" in harmless.figures[1]
 
 
 def test_simple_classes_by_hand():
-    classes = [{"class": "sky", "drop": {"value": 0.01}}, {"class": "sign", "drop": {"value": 0.2}}]
-    cell = {"patch": "p", "victim": "v", "classes": classes, "rho_share": {"value": -0.6, "ci95": [-0.9, -0.2]}}
-    (found,) = simple_classes(study({"locality/p": cell}))
-    assert found.verdict == "holds" and found.figures == ("p on v: -0.60 [-0.90, -0.20]; most by sign",)
+    drops = {"sky": 0.01, "sign": 0.2} | {f"class{k}": 0.1 for k in range(17)}
+    classes = [{"class": name, "drop": {"value": drop}} for name, drop in drops.items()]
+    rho = {"rho_share": {"value": -0.8, "ci95": [-0.9, -0.7]}, "rho_distance": {"value": 0.3, "ci95": [0.1, 0.5]}}
+    found = simple_classes(study({"locality/p": local("p", "v", classes=classes, **rho)}))
+    assert found.verdict == "holds"
+    (line,) = found.figures
+    assert line.startswith("p on v: -0.80 [-0.9") and line.endswith(
+        "distance from the patch 0.30; most lost by sign"
+    )
+    few = simple_classes(study({"locality/p": local("p", "v", classes=classes[:4], **rho)}))
+    assert few.verdict == "undecided", "four classes say little of classes, whatever the images say"
+    harmless = simple_classes(study({"locality/p": local("p", "v", flips=-0.01, classes=classes, **rho)}))
+    assert harmless.verdict == "undecided"
+
+
+def size_row(scale: float, fixed: str, low: float, images: str = "unseen", frame: str = "frame") -> dict[str, Any]:
+    shown = {"images": images, "frame": frame, "scale": scale, "fixed": fixed}
+    return {**shown, "over_random": low + 0.01, "over_random_ci95": [low, low + 0.02], "blocks": 16}
+
+
+def sizes(*rows: dict[str, Any]) -> Study:
+    return study({"sizes/p": {"patch": "p", "victim": "v", "rows": list(rows)}})
 
 
 def test_sizes_by_hand():
-    def row(scale: float, fixed: str, low: float) -> dict[str, Any]:
-        shown = {"images": "unseen", "frame": "frame", "scale": scale, "fixed": fixed}
-        return {**shown, "over_random": low + 0.01, "over_random_ci95": [low, low + 0.02]}
-
     left_out = {"images": "unseen", "frame": "frame", "scale": 0.25, "fixed": "pixels", "left_out": "too large"}
-    rows = [row(1.0, "pixels", 0.01), row(2.0, "pixels", -0.03), row(2.0, "share", 0.02), left_out]
-    pixels, share = unseen_sizes(study({"sizes/p": {"patch": "p", "victim": "v", "rows": rows}}))
+    rows = [size_row(1.0, "pixels", 0.01), size_row(2.0, "pixels", -0.03), size_row(2.0, "share", 0.02), left_out]
+    pixels, share = unseen_sizes(sizes(*rows))
     assert (pixels.verdict, share.verdict) == ("does not hold", "holds")
-    assert pixels.figures == ("p on v: x1 0.020, x2 -0.020",)
+    assert pixels.figures == ("p on v: x1 0.020 [0.010, 0.030], x2 -0.020 [-0.030, -0.010]",)
+    harmless, _ = unseen_sizes(sizes(size_row(1.0, "pixels", -0.01), *rows[1:]))
+    assert harmless.verdict == "undecided" and "left out" in harmless.figures[0]
+    few, _ = unseen_sizes(sizes(*({**row, "blocks": 7} for row in rows)))
+    assert few.verdict == "undecided", "seven images prove nothing"
+
+
+@pytest.mark.parametrize(
+    ("trained", "wanted"),
+    [(0.02, "undecided"), (0.06, "does not hold"), (0.021, "undecided"), (0.002, "undecided")],
+)
+def test_unseen_images_by_hand(trained: float, wanted: str):
+    native = [
+        size_row(1.0, "pixels", 0.02),
+        size_row(1.0, "pixels", 0.02, frame="crop"),
+        size_row(1.0, "pixels", trained, images="trained"),
+        size_row(1.0, "pixels", trained, images="trained", frame="crop"),
+    ]
+    assert unseen_images(sizes(*native)).verdict == wanted
+    sharp = [
+        {**row, "over_random_ci95": [row["over_random"] - 0.001, row["over_random"] + 0.001]} for row in native
+    ]
+    assert unseen_images(sizes(*sharp)).verdict == (
+        "holds" if trained < 0.03 and trained > 0.01 else "does not hold"
+    )
+    assert cut_out(sizes(*sharp)).verdict == "holds"
 
 
 def test_the_record_is_what_the_page_is_made_from(run: Path):
@@ -186,24 +252,38 @@ def test_the_record_is_what_the_page_is_made_from(run: Path):
 
 
 def test_sky_and_road_by_hand():
-    def cell(road: tuple[float, float]) -> dict[str, Any]:
+    def cell(road: tuple[float, float], flips: float = 0.01) -> dict[str, Any]:
         drops = {"Sky": {"value": 0.01, "ci95": [0.0, 0.02]}, "Road": {"value": sum(road) / 2, "ci95": road}}
-        return {"patch": "p", "victim": "v", "classes": [{"class": k, "drop": drop} for k, drop in drops.items()]}
+        classes = [{"class": name, "drop": drop} for name, drop in drops.items()]
+        return local("p", "v", flips=flips, classes=classes)
 
     for road, wanted in (((0.1, 0.2), "holds"), ((0.01, 0.03), "undecided"), ((-0.2, -0.1), "does not hold")):
-        assert sky_and_road(study({"locality/p": cell(road)})).verdict == wanted
+        found = sky_and_road(study({"locality/p": cell(road)}))
+        assert found.verdict == wanted and "sky 0.010 [0.000, 0.020], road" in found.figures[0]
+    assert sky_and_road(study({"locality/p": cell((0.1, 0.2), -0.01)})).verdict == "undecided"
+
+
+def test_level_loss_by_hand():
+    def curve(change: tuple[float, float], fallen: float = 0.01) -> dict[str, Any]:
+        points = [{}, {"over_start": {"value": 0.02, "ci95": [fallen, 0.03]}}]
+        return {"points": points, "sentence": "x", "loss_change": {"value": sum(change) / 2, "ci95": change}}
+
+    for change, wanted in (((-0.05, 0.05), "holds"), ((0.05, 0.15), "undecided"), ((0.3, 0.4), "does not hold")):
+        assert level_loss(study({"curves/p": curve(change)})).verdict == wanted
+        assert level_loss(study({"curves/p": curve(change, fallen=-0.01)})).verdict == "undecided", (
+            "mIoU did not fall"
+        )
 
 
 def test_distances_by_hand():
     def cell(variant: str, low: float) -> dict[str, Any]:
-        row = {"images": "unseen", "frame": "frame", "scale": 0.5, "fixed": "share"}
-        rows = [{**row, "over_random": low, "over_random_ci95": [low, low + 0.02]}, {**row, "left_out": "x"}]
+        rows = [size_row(0.5, "share", low), {**size_row(0.5, "share", 0.0), "left_out": "x"}]
         return {"patch": f"a/{variant}/s0", "victim": "a", "rows": rows}
 
     for low, wanted in ((0.0, "holds"), (0.09, "undecided"), (0.2, "does not hold")):
         cells = {"distances/a": cell("as-it-is", 0.1), "distances/b": cell("no-scaling", low)}
         found = other_distances(study(cells))
-        assert found.verdict == wanted and found.figures[0] == "a/as-it-is/s0 on a: x0.5 0.100"
+        assert found.verdict == wanted and found.figures[0] == "a/as-it-is/s0 on a: x0.5 0.110 [0.100, 0.120]"
 
 
 def test_every_ablation_that_ran_is_judged(run: Path):

@@ -7,7 +7,6 @@ from torch import Tensor
 from segpatch.errors import BadInput
 from segpatch.evaluation import ROWS, evaluate
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, grey_patch, random_patch
-from segpatch.statistics import REPLICATES
 from segpatch.transfer import TransferMatrix, shared_positions, transfer_matrix
 from side_by_side import side_by_side
 from tiny import Alarm, conv_victim, in_batches, pictures, plain

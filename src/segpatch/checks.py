@@ -109,8 +109,8 @@ def check_matrix(matrix: TransferMatrix, victims: Sequence[Victim], measured_on:
     warnings += _check_transfers(matrix)
     if matrix.blocks < LEAST_BLOCKS:
         warnings.append(
-            f"the images make {matrix.blocks} independent blocks, fewer than {LEAST_BLOCKS}: intervals are too narrow and "
-            "every verdict is undecided; measure more images"
+            f"the images make {matrix.blocks} independent blocks, fewer than {LEAST_BLOCKS}: intervals are too "
+            "narrow and every verdict is undecided; measure more images"
         )
     warnings += _check_labels(matrix, measured_on)
     warnings += _check_pixels(matrix)

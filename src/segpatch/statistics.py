@@ -41,7 +41,8 @@ def count_blocks(groups: Sequence[str], length: int) -> int:
 
 
 def thinned(block: int, images: int, kept: int) -> int:
-    """How many of `kept` images, evenly spaced among `images`, belong together where `block` consecutive ones do."""
+    """How many of `kept` images, evenly spaced among `images`, belong together where `block` consecutive ones
+    do."""
     return max(1, -(-block * kept // images))
 
 
@@ -68,9 +69,10 @@ def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
 def p_value(value: float, resampled: Tensor, blocks: int) -> float:
     """Two-sided p-value that a value is 0, from its resamples (R,), each of so many blocks drawn.
 
-    Student's t with blocks - 1 degrees of freedom, the standard error being the deviation of the resamples. Counting
-    resamples on the other side of 0 could not go below 2 / (R + 1), which no correction for hundreds of cells survives.
-    1 where there is no value, in most resamples none, or a single block. Source: Efron and Tibshirani 1993, chapter 12.
+    Student's t with blocks - 1 degrees of freedom, the standard error being the deviation of the resamples.
+    Counting resamples on the other side of 0 could not go below 2 / (R + 1), which no correction for hundreds
+    of cells survives. 1 where there is no value, in most resamples none, or a single block. Source: Efron and
+    Tibshirani 1993, chapter 12.
     """
     from scipy.special import stdtr
 
@@ -81,6 +83,15 @@ def p_value(value: float, resampled: Tensor, blocks: int) -> float:
     if error == 0:
         return float(value == 0)
     return float(2 * stdtr(blocks - 1, -abs(value) / error))
+
+
+def over_seeds(values: Tensor, generator: np.random.Generator) -> Tensor:
+    """The mean over seeds in each resample (R, S) -> (R,), seeds drawn again too: S - 1 of them, which gives
+    their mean the variance that it has. Source: Rao and Wu 1988, for clusters.
+    """
+    resamples, seeds = values.shape
+    picked = generator.integers(seeds, size=(resamples, max(1, seeds - 1)))
+    return values.gather(1, torch.from_numpy(picked)).mean(1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -115,6 +126,18 @@ def spearman(x: Tensor, y: Tensor) -> Tensor:
     left_out = x.isnan() | y.isnan()
     a, b = (_centred_ranks(values.masked_fill(left_out, torch.nan)) for values in (x, y))
     return ((a * b).nansum(-1) / ((a * a).nansum(-1) * (b * b).nansum(-1)).sqrt()).clamp(-1, 1)
+
+
+def rank_interval(rho: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a rank correlation over `count` values drawn from many; (-1, 1) of fewer than four.
+
+    On Fisher's scale with the variance 1.06 / (count - 3). Source: Fieller, Hartley and Pearson 1957.
+    """
+    if count < 4:
+        return -1.0, 1.0
+    middle = math.atanh(max(-1 + 1e-9, min(1 - 1e-9, rho)))
+    half = 1.96 * math.sqrt(1.06 / (count - 3))
+    return math.tanh(middle - half), math.tanh(middle + half)
 
 
 def _centred_ranks(values: Tensor) -> Tensor:

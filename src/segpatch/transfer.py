@@ -23,6 +23,7 @@ from segpatch.statistics import (
     count_blocks,
     holm,
     interval,
+    over_seeds,
     p_value,
     resample_counts,
     resampled_miou,
@@ -67,8 +68,8 @@ class Group:
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """Everything measured: cells in row order (patch by patch), groups of seeds, and how they were judged: by blocks
-    of `block` images that were resampled together, and by the margin."""
+    """Everything measured: cells in row order (patch by patch), groups of seeds, and how they were judged: by
+    blocks of `block` images that were resampled together, and by the margin."""
 
     victims: tuple[str, ...]
     classes: tuple[str, ...]
@@ -258,15 +259,21 @@ def _grouped(
         if patch.kind == "trained" and patch.seed is not None:
             trained.setdefault(patch.name.rpartition("/s")[0] or patch.name, []).append(patch)
     measured = {(cell.patch, cell.victim): cell.scores.miou_drop for cell in cells}
-    generator = generator_at(seed, _BOOTSTRAP, 1)
     out = []
-    for group, members in trained.items():
-        pick = torch.from_numpy(generator.integers(len(members), size=(REPLICATES, len(members))))
+    for number, (group, members) in enumerate(trained.items(), 1):
         for victim in dict.fromkeys(cell.victim for cell in cells):
             values = torch.stack([drops[patch.name, victim] for patch in members], dim=1)
             mean = sum(measured[patch.name, victim] for patch in members) / len(members)
             seeds = tuple(patch.seed for patch in members if patch.seed is not None)
-            out.append(Group(group, victim, seeds, mean, interval(values.gather(1, pick).mean(1))))
+            out.append(
+                Group(
+                    group,
+                    victim,
+                    seeds,
+                    mean,
+                    interval(over_seeds(values, generator_at(seed, _BOOTSTRAP, number))),
+                )
+            )
     return tuple(out)
 
 

@@ -1,23 +1,19 @@
-"""What the ablations say: losses, scenes, step, batch, place, and networks of little accuracy."""
+"""What the ablations say: losses, scenes, step, batch, place, size, and networks of little accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from segpatch.eot import generator_at
-from segpatch.report.record import Finding, Study, held_above, held_apart, not_run, number
-from segpatch.results import TransferResult, read_scores
-from segpatch.statistics import interval, resampled_miou
-from segpatch.transfer import bootstrap_counts
+from segpatch.report.excess import Drop, Drops, excesses, trainings
+from segpatch.report.record import Bounds, Finding, Study, bounds, held_above, not_run, number
+from segpatch.runs import read_steps
+from segpatch.statistics import interval
 
 LOSS_MARGIN = 0.005
 """mIoU within which two losses are called as good as each other."""
-_SEEDS = 0x73656564  # "seed": an address that no training step reaches
-Drops = dict[str, tuple[Tensor, Tensor]]
-"""By variant: the drop of each seed (S,), and the mean over seeds in each resample (R,), seeds drawn again too."""
 
 _PAIRS = (
     ("scenes", "as-it-is", "no-eot", "without scene EOT a patch is weaker on unseen images (mechanism 1)"),
@@ -32,136 +28,154 @@ _PAIRS = (
 """Ablation, the variant that the claim says is stronger, the weaker one, the claim."""
 
 
+class _Ablation(NamedTuple):
+    """An ablation's drops by network and variant, means over seeds; plain, as its variants share one control."""
+
+    drops: Drops
+    of: dict[str, dict[str, Drop]]
+
+
 def ablations(study: Study) -> list[Finding]:
     """What losses and every other ablation say of the paper's choices."""
-    compared = {name: _drops(study, name) for name in ("losses", *dict.fromkeys(pair[0] for pair in _PAIRS))}
-    found = _losses(compared["losses"])
+    compared = {name: _ablation(study, name) for name in ("losses", *dict.fromkeys(pair[0] for pair in _PAIRS))}
+    found = _losses(study, compared["losses"])
     for name, stronger, weaker, claim in _PAIRS:
         found.append(_compared(compared[name], stronger, weaker, claim))
-    return [*found, other_distances(study), low_accuracy(study)]
+    gammas = not_run(
+        "the best gamma is the same on several data sets (next check 2); a study has one: compare theirs"
+    )
+    return [*found, larger_patches(study), other_distances(study), low_accuracy(study), gammas]
+
+
+def larger_patches(study: Study) -> Finding:
+    """A larger patch costs more beyond a random one of its size."""
+    claim = "a patch of four times the side costs more beyond random"
+    sides = {
+        one.patch: one for side in (100, 400) for one in excesses(study, f"ablations/patch-{side}") if one.own
+    }
+    lines, found = [str(one) for one in sides.values()], []
+    for small in (one for one in sides.values() if one.preset == "patch-100"):
+        large = sides.get(f"{small.victim}/patch-400")
+        if large and large.over_random and small.over_random:
+            found.append(large.over_random.less(small.over_random))
+    return Finding(claim, held_above(found, 0.0), tuple(lines)) if found else not_run(claim)
 
 
 def other_distances(study: Study) -> Finding:
     """Without scaling in training a patch is weaker at other sizes of image and patch together."""
     claim = "without scaling in training a patch is weaker at other distances (quick check 1)"
-    variants: dict[str, dict[tuple[str, str, float], Sequence[float]]] = {}
+    variants: dict[str, dict[tuple[str, str, float], Bounds]] = {}
     lines = []
     for cell in study.cells("distances"):
         _, variant, seed = cell["patch"].split("/")
         frames = [row for row in cell["rows"] if (row["images"], row["frame"]) == ("unseen", "frame")]
-        shown = [row for row in frames if row["fixed"] == "share" and "left_out" not in row]
-        bounds = {(cell["victim"], seed, row["scale"]): row["over_random_ci95"] for row in shown}
-        variants.setdefault(variant, {}).update(bounds)
-        drops = ", ".join(f"x{row['scale']:g} {number(row['over_random'])}" for row in shown)
-        lines.append(f"{cell['patch']} on {cell['victim']}: {drops}")
+        shown = [row for row in frames if row["fixed"] == "share" and row["scale"] != 1 and "left_out" not in row]
+        found = {
+            row["scale"]: one
+            for row in shown
+            if (one := bounds(row["over_random"], row["over_random_ci95"], row.get("blocks", 0)))
+        }
+        drops = {(cell["victim"], seed, scale): one for scale, one in found.items()}
+        variants.setdefault(variant, {}).update(drops)
+        lines.append(
+            f"{cell['patch']} on {cell['victim']}: " + ", ".join(f"x{k:g} {one}" for k, one in found.items())
+        )
     if not {"as-it-is", "no-scaling"} <= variants.keys():
         return not_run(claim)
     scaled, unscaled = variants["as-it-is"], variants["no-scaling"]
-    return Finding(claim, held_apart([(scaled[at], unscaled[at]) for at in scaled]), tuple(lines))
+    apart = [scaled[at].less(unscaled[at]) for at in scaled if at in unscaled]
+    return Finding(claim, held_above(apart, 0.0), tuple(lines))
 
 
 def low_accuracy(study: Study) -> Finding:
     """Of networks of little accuracy the loss sees few pixels, and its patch takes a smaller share of mIoU."""
     claim = "of a network of little accuracy a patch takes a smaller share (mechanism 2's break condition)"
-    result = study.matrices.get("ablations/accuracy")
+    run, result = study.directory / "ablations/accuracy", study.matrices.get("ablations/accuracy")
     if result is None:
         return not_run(claim)
     order = study.record["plan"]["checkpoints"]
-    shares: dict[str, tuple[float, float]] = {}
-    lines = []
-    for name in order:
-        drop, resampled, clean = _own_share(study, result, name)
-        shares[name] = interval(resampled)
-        low, high = shares[name]
+    drops = Drops(run, result)
+    shares, lines = {}, []
+    for (trained_on, _), patches in trainings(result).items():
+        name = trained_on[0]
+        share = drops.share(patches, name)
+        if name not in order or (shown := drops.bounds(share)) is None:
+            continue
+        shares[name] = shown
+        steps = [read_steps((run / patch.file).parent) for patch in patches if patch.file]
+        right = sum(rows[0]["correct"] for rows in steps) / len(steps)
+        norm = sum(row["gradient_norm"] for rows in steps for row in rows) / sum(map(len, steps))
         lines.append(
-            f"{name}: clean mIoU {clean:.3f}, of which its own patches take {drop:.1%} [{low:.1%}, {high:.1%}]"
+            f"{name}: clean mIoU {drops.clean(patches[0], name):.3f}, of which its own patches take "
+            f"{shown.percent()}; pixels right when training began {right:.0%}, mean gradient norm {norm:.3g}"
         )
-    return Finding(claim, held_apart([(shares[order[-1]], shares[order[0]])]), tuple(lines))
+    if not {order[0], order[-1]} <= shares.keys():
+        return Finding(claim, "undecided", tuple(lines))
+    return Finding(claim, held_above([shares[order[-1]].less(shares[order[0]])], 0.0), tuple(lines))
 
 
-def _own_share(study: Study, result: TransferResult, victim: str) -> tuple[float, Tensor, float]:
-    """The share of a network's mIoU that its own patches take, mean over seeds; in resamples (R,); its mIoU."""
-    scores = read_scores(study.directory / "ablations/accuracy")
-    counts = bootstrap_counts(result.dataset.groups, result.dataset.block, 0)
-    values, resampled, clean_miou = [], [], 0.0
-    for index, cell in enumerate(result.cells):
-        if cell.victim == victim and cell.white_box and cell.miou_drop is not None and cell.miou_clean_outside:
-            clean_miou = cell.miou_clean_outside
-            values.append(cell.miou_drop / clean_miou)
-            clean, patched = (
-                resampled_miou(scores[f"{index}/{which}"], counts) for which in ("clean_outside", "patched")
-            )
-            resampled.append(1 - patched / clean)
-    return sum(values) / len(values), _over_seeds(torch.stack(resampled, dim=1)), clean_miou
-
-
-def _losses(compared: dict[str, Drops]) -> list[Finding]:
-    """The simplified loss is within 0.005 mIoU of the best gamma, a finding per network."""
+def _losses(study: Study, compared: _Ablation | None) -> list[Finding]:
+    """The simplified loss is within 0.005 mIoU of the best gamma, a finding per network of the third
+    experiment."""
     claim = f"the simplified loss is within {LOSS_MARGIN:g} mIoU of the best gamma"
-    found = []
-    for victim, drops in compared.items():
-        lines = [_ranking(victim, drops)]
-        gammas = [loss for loss in drops if loss.startswith("gamma-")]
+    found, tried = [], set()
+    for victim, drops in (compared.of if compared else {}).items():
+        gammas = {loss: drop for loss, drop in drops.items() if loss.startswith("gamma-")}
         if not gammas or "correct-pixel" not in drops:
             continue
-        best = max(gammas, key=lambda loss: float(drops[loss][0].mean()))
-        low, high = interval(drops["correct-pixel"][1] - drops[best][1])
-        behind = float(drops["correct-pixel"][0].mean() - drops[best][0].mean())
-        lines.append(f"{victim}: correct-pixel less {best}: {number(behind)} [{low:.3f}, {high:.3f}]")
-        found.append(Finding(f"{claim} (on {victim})", held_above([(low, high)], -LOSS_MARGIN), tuple(lines)))
-    return found or [not_run(claim)]
+        ours, best = drops["correct-pixel"], max(gammas, key=lambda loss: gammas[loss].value)
+        # The best is chosen anew in each resample, so that it gains nothing from being chosen on these images.
+        most = torch.stack([drop.resampled for drop in gammas.values()]).amax(0)
+        low, high = interval(ours.resampled - most)
+        behind = Bounds(ours.value - gammas[best].value, low, high)
+        lines = [
+            _ranking(victim, drops),
+            f"{victim}: correct-pixel less the best of {len(gammas)}, {best}: {behind}",
+        ]
+        found.append(
+            Finding(f"{claim} (third experiment, on {victim})", held_above([behind], -LOSS_MARGIN), tuple(lines))
+        )
+        tried.add(_network(study, victim))
+    return [
+        *found,
+        *(
+            not_run(f"{claim} (third experiment, on {name})")
+            for name in ("pidnet-s", "pidnet-m")
+            if name not in tried
+        ),
+    ]
 
 
-def _compared(by_victim: dict[str, Drops], stronger: str, weaker: str, claim: str) -> Finding:
+def _network(study: Study, victim: str) -> str:
+    """The architecture of a network of the losses."""
+    return next(one.network for one in study.matrices["ablations/losses"].victims if one.name == victim)
+
+
+def _compared(compared: _Ablation | None, stronger: str, weaker: str, claim: str) -> Finding:
     """Whether one variant's drop is above another's, on every network."""
-    bounds, lines = [], []
-    for victim, drops in by_victim.items():
-        if stronger in drops and weaker in drops:
-            low, high = interval(drops[stronger][1] - drops[weaker][1])
-            more = float(drops[stronger][0].mean() - drops[weaker][0].mean())
-            bounds.append((low, high))
-            lines += [f"{victim}: {number(more)} [{low:.3f}, {high:.3f}] more", _ranking(victim, drops)]
-    return Finding(claim, held_above(bounds, 0.0), tuple(lines)) if bounds else not_run(claim)
+    found, lines = [], []
+    for victim, drops in (compared.of if compared else {}).items():
+        if compared and stronger in drops and weaker in drops:
+            more = compared.drops.bounds(drops[stronger].less(drops[weaker]))
+            if more:
+                found.append(more)
+                lines += [f"{victim}: {more} more", _ranking(victim, drops)]
+    return Finding(claim, held_above(found, 0.0), tuple(lines)) if found else not_run(claim)
 
 
-def _ranking(victim: str, drops: Drops) -> str:
-    means = sorted(((float(values.mean()), name) for name, (values, _) in drops.items()), reverse=True)
+def _ranking(victim: str, drops: Mapping[str, Drop]) -> str:
+    means = sorted(((drop.value, name) for name, drop in drops.items()), reverse=True)
     return f"{victim}: " + ", ".join(f"{name} {number(drop)}" for drop, name in means)
 
 
-def _drops(study: Study, name: str) -> dict[str, Drops]:
-    """The drops of an ablation's variants, by network."""
+def _ablation(study: Study, name: str) -> _Ablation | None:
+    """The drops of an ablation's variants on the networks that they were trained on."""
     result = study.matrices.get(f"ablations/{name}")
     if result is None:
-        return {}
-    scores = read_scores(study.directory / "ablations" / name)
-    counts = bootstrap_counts(result.dataset.groups, result.dataset.block, 0)
-    presets = {patch.name: patch.preset for patch in result.patches if patch.kind == "trained"}
-    out: dict[str, Drops] = {}
-    for victim in result.victims:
-        found: dict[str, list[tuple[float, Tensor]]] = {}
-        for index, cell in enumerate(result.cells):
-            preset = presets.get(cell.patch)
-            if cell.victim == victim.name and cell.white_box and preset and cell.miou_drop is not None:
-                clean, patched = (
-                    resampled_miou(scores[f"{index}/{which}"], counts) for which in ("clean_outside", "patched")
-                )
-                found.setdefault(preset, []).append((cell.miou_drop, clean - patched))
-        out[victim.name] = {
-            preset: (
-                torch.tensor([drop for drop, _ in seeds]),
-                _over_seeds(torch.stack([resampled for _, resampled in seeds], dim=1)),
-            )
-            for preset, seeds in found.items()
-        }
-    return out
-
-
-def _over_seeds(values: Tensor) -> Tensor:
-    """The mean over seeds in each resample (R, S) -> (R,), seeds drawn again.
-
-    The same seeds in the same resample of every variant: they share their start and their scenes.
-    """
-    resamples, seeds = values.shape
-    picked = torch.from_numpy(generator_at(0, _SEEDS).integers(seeds, size=(resamples, seeds)))
-    return values.gather(1, picked).mean(1)
+        return None
+    drops = Drops(study.directory / "ablations" / name, result)
+    of: dict[str, dict[str, Drop]] = {}
+    for (trained_on, variant), patches in trainings(result).items():
+        for victim in trained_on:
+            of.setdefault(victim, {})[variant] = drops.mean(patches, victim)
+    return _Ablation(drops, of)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 from segpatch.errors import BadInput, Missing
 from segpatch.results import TransferResult, read_transfer
 from segpatch.runs import read_json
+from segpatch.statistics import LEAST_BLOCKS
 
 _HOLDS = {"command": str, "plan": dict, "matrices": list, "cells": dict}
 """What of study.json is relied on everywhere."""
@@ -23,6 +26,44 @@ class Finding(NamedTuple):
     claim: str
     verdict: Holds
     figures: tuple[str, ...]
+
+
+class Bounds(NamedTuple):
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
+
+    def percent(self) -> str:
+        """As shares."""
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+    def widened(self, count: int) -> Bounds:
+        """The interval that is right with 95 % for all of so many at once. Source: Bonferroni, on the normal
+        scale."""
+        normal = NormalDist()
+        factor = normal.inv_cdf(1 - 0.025 / count) / normal.inv_cdf(0.975)
+        return Bounds(
+            self.value,
+            self.value + factor * (self.low - self.value),
+            self.value + factor * (self.high - self.value),
+        )
+
+    def negative(self) -> Bounds:
+        """The other way round."""
+        return Bounds(-self.value, -self.high, -self.low)
+
+    def less(self, other: Bounds) -> Bounds:
+        """The difference, as of independent values: too wide where both are of the same images and move
+        together."""
+        down = math.hypot(self.value - self.low, other.high - other.value)
+        up = math.hypot(self.high - self.value, other.value - other.low)
+        value = self.value - other.value
+        return Bounds(value, value - down, value + up)
 
 
 class Study(NamedTuple):
@@ -70,19 +111,32 @@ def cells_around(run: Path, part: str, result: TransferResult) -> list[dict[str,
     return [cell for cell in found if cell["patch"] in patches]
 
 
-def held_above(bounds: Sequence[Sequence[float | None]], least: float) -> Holds:
-    """Whether all intervals lie above a number, one lies below it, or neither."""
-    known = [(low, high) for low, high in bounds if low is not None and high is not None]
-    if any(high < least for _, high in known):
-        return "does not hold"
-    return "holds" if known and all(low > least for low, _ in known) else "undecided"
+def bounds(value: float | None, ci95: Sequence[float | None], blocks: int = LEAST_BLOCKS) -> Bounds | None:
+    """A value with its interval, None where there is none; from fewer than LEAST_BLOCKS blocks of images it
+    says nothing."""
+    low, high = ci95
+    if value is None or low is None or high is None:
+        return None
+    return Bounds(value, low, high) if blocks >= LEAST_BLOCKS else Bounds(value, -math.inf, math.inf)
 
 
-def held_apart(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Holds:
-    """Whether the first interval of every pair lies above the second, one lies below it, or neither."""
-    if any(upper[1] < lower[0] for upper, lower in pairs):
+def held_above(found: Sequence[Bounds], least: float) -> Holds:
+    """Whether all intervals lie above a number, one surely lies below it, or neither.
+
+    Surely: with the interval as wide as their number asks for (`Bounds.widened`). That all lie above needs no
+    such care, as each would have to be wrong at once.
+    """
+    if any(one.widened(len(found)).high < least for one in found):
         return "does not hold"
-    return "holds" if pairs and all(upper[0] > lower[1] for upper, lower in pairs) else "undecided"
+    return "holds" if found and all(one.low > least for one in found) else "undecided"
+
+
+def held_within(found: Sequence[Bounds], margin: float) -> Holds:
+    """Whether all intervals lie within a margin on both sides of 0, one surely lies beyond it, or neither."""
+    wide = [one.widened(len(found)) for one in found]
+    if any(one.low > margin or one.high < -margin for one in wide):
+        return "does not hold"
+    return "holds" if found and all(-margin <= one.low and one.high <= margin for one in found) else "undecided"
 
 
 def not_run(claim: str) -> Finding:

@@ -29,10 +29,10 @@ from segpatch.results import (
     write_transfer,
 )
 from segpatch.runs import open_run
+from segpatch.statistics import thinned
 from segpatch.studies.attack import PATCH_FILE, training_warnings, victim_facts
 from segpatch.studies.planned import MatrixPlan, PlannedPatch, planned_patches, train_planned
 from segpatch.studies.progress import OnProgress, Progress, silent
-from segpatch.statistics import thinned
 from segpatch.transfer import shared_positions, transfer_matrix
 from segpatch.transforms import as_float
 from segpatch.writing import make_folder, remove, write_png

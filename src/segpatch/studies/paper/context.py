@@ -29,8 +29,8 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Context:
-    """training: the images that patches are trained on; split, measured: what is measured, block: how many of these
-    are resampled together; matrix: its run."""
+    """training: the images that patches are trained on; split, measured: what is measured, block: how many of
+    these are resampled together; matrix: its run."""
 
     victims: Sequence[Victim]
     dataset: Dataset

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -22,9 +24,6 @@ from segpatch.runs import read_steps
 from segpatch.statistics import interval, resampled_miou
 from segpatch.studies.attack import read_snapshots
 from segpatch.studies.paper.context import Cell, Context, config_of
-
-LEVEL = 0.1
-"""Relative change of the loss below which it is called level."""
 
 
 def curve_cells(context: Context) -> list[Cell]:
@@ -54,21 +53,24 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
             on_image=lambda done: show(draws + done, total),
         )
         counts = context.resamples(held_out)
-        points = []
+        points: list[dict[str, Any]] = []
         rows = read_steps(context.folder(patch.name))
-        before = 0
+        before, kept = 0, []
         for (step, crops), (score,) in zip(zip(snapshots, on_crops[1:], strict=True), scores, strict=True):
             drops = resampled_miou(score.clean_outside, counts) - resampled_miou(score.patched, counts)
+            kept.append(drops)
+            since = score.miou_drop - scores[0][0].miou_drop
             points.append(
                 {
                     "step": step,
                     "miou": score.miou,
                     "drop": score.miou_drop,
                     "ci95": interval(drops),
+                    "over_start": {"value": since, "ci95": interval(drops - kept[0])},
                     "iou": score.iou,
                     "crop_miou": float(miou(crops)),
                     "crop_iou": iou_per_class(crops).tolist(),
-                    **_means([row for row in rows if before < row["step"] <= step]),
+                    **_means(_between(rows, before, step)),
                 }
             )
             before = step
@@ -82,6 +84,9 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
             "clean_miou": scores[0][0].miou_clean_outside,
             "clean_crop_miou": float(miou(on_crops[0])),
             "points": points,
+            "loss_change": loss_change(
+                _between(rows, 0, points[1]["step"]), _between(rows, points[-2]["step"], before)
+            ),
         }
         return {**result, "sentence": level_sentence(result)}
 
@@ -118,6 +123,24 @@ def _confusion(victim: Victim, samples: Samples, pixels: Tensor | None, config: 
     return confusion_matrix(predicted, samples.labels, len(victim.label_classes)).sum(0)
 
 
+def _between(rows: Sequence[dict[str, Any]], before: int, step: int) -> list[dict[str, Any]]:
+    """The rows of steps after one and up to another."""
+    return [row for row in rows if before < row["step"] <= step]
+
+
+def loss_change(first: Sequence[dict[str, Any]], last: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The relative change of the mean loss from some steps to others, and its 95 % interval over steps, whose
+    scenes are drawn independently: None where there is no loss, or too few steps to tell.
+    """
+    losses = [[row["loss"] for row in rows if row["loss"] is not None] for rows in (first, last)]
+    if min(map(len, losses)) < 2 or not (start := mean(losses[0])):
+        return {"value": None, "ci95": (None, None)}
+    ratio = mean(losses[1]) / start
+    errors = [stdev(values) / math.sqrt(len(values)) for values in losses]
+    half = 1.96 * math.hypot(errors[1] / start, errors[0] * ratio / start)
+    return {"value": ratio - 1, "ci95": (ratio - 1 - half, ratio - 1 + half)}
+
+
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     """What training saw since the point before: loss, share of correct pixels, gradient norm."""
     keys = ("loss", "correct", "gradient_norm")
@@ -128,15 +151,15 @@ def level_sentence(curve: dict[str, Any]) -> str:
     """Whether the loss stayed level while mIoU fell (the paper's mechanism 2), in a sentence with its figures."""
     points = [point for point in curve["points"] if point["loss"] is not None]
     first, last = points[0], points[-1]
-    change = last["loss"] / first["loss"] - 1 if first["loss"] else 0.0
-    low, high = last["ci95"]
-    fell = low > 0
-    level = abs(change) < LEVEL
-    said = "stayed level" if level else "rose" if change > 0 else "fell"
-    verb = "fell" if fell else "did not fall for sure"
+    fallen = last["over_start"]
+    verb = "fell" if fallen["ci95"][0] > 0 else "did not fall for sure"
+    change, (low, high) = curve["loss_change"]["value"], curve["loss_change"]["ci95"]
+    loss = f"{first['loss']:.3f} to {last['loss']:.3f}"
+    if change is not None:
+        loss += f", {change:+.0%} [{low:+.0%}, {high:+.0%}]"
     right = f"{first['correct']:.1%} to {last['correct']:.1%}"
     return (
-        f"{curve['patch']} on {curve['victim']}: mIoU on held-out images {verb} (drop {last['drop']:.3f} "
-        f"[{low:.3f}, {high:.3f}]) and the loss {said} ({first['loss']:.3f} to {last['loss']:.3f}, "
-        f"{change:+.0%}), while the share of correct pixels went from {right}"
+        f"{curve['patch']} on {curve['victim']}: mIoU on held-out images {verb} (by {fallen['value']:.3f} "
+        f"[{fallen['ci95'][0]:.3f}, {fallen['ci95'][1]:.3f}] since the first step) while the loss went from "
+        f"{loss}, and the share of correct pixels from {right}"
     )

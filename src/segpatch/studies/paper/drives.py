@@ -62,7 +62,8 @@ def _cell(context: Context, name: str, group: str | None) -> Cell:
                     "over_random": over and over.drop,
                     "over_random_ci95": over and over.ci95,
                     "p_holm": over and over.p_holm,
-                    "verdicts": over and {f"{margin:g}": verdict(*over.ci95, margin, matrix.blocks) for margin in MARGINS},
+                    "verdicts": over
+                    and {f"{margin:g}": verdict(*over.ci95, margin, matrix.blocks) for margin in MARGINS},
                 }
             )
         return {"group": name, "images": len(kept), "cells": cells}

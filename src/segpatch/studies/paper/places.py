@@ -53,8 +53,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
                     seed=context.plan.seed,
                     precision=context.plan.precision,
                 )
-                cell = matrix.cell(patch.name, victim.name)
-                grid.append({"row": row, "column": column, **excess(cell)})
+                grid.append({"row": row, "column": column, **excess(matrix, patch, victim)})
                 show(len(grid), rows * columns)
         return {
             "patch": patch.name,

@@ -17,9 +17,9 @@ from segpatch.data.images import spaced
 from segpatch.models.victim import Victim
 from segpatch.names import safe_name
 from segpatch.patch import Patch
+from segpatch.studies.matrix import block_of
 from segpatch.studies.paper.context import Cell, Context
-from segpatch.transfer import Cell as Measured
-from segpatch.transfer import transfer_matrix
+from segpatch.transfer import TransferMatrix, transfer_matrix
 from segpatch.types import Batch
 
 _LARGEST_SHARE = 0.5
@@ -88,16 +88,18 @@ def _measured(
         _shown(context.batches(indices, split), case),
         pair,
         groups=[groups[index] for index in indices],
-        block=context.block,
+        block=block_of(context.dataset, len(groups), len(indices)),
         margin=context.plan.margin,
         seed=context.plan.seed,
         precision=context.plan.precision,
     )
-    return {**facts, **excess(matrix.cell(patch.name, victim.name))}
+    return {**facts, **excess(matrix, patch, victim)}
 
 
-def excess(cell: Measured) -> dict[str, Any]:
-    """What a patch costs and what it costs beyond its random control, with intervals."""
+def excess(matrix: TransferMatrix, patch: Patch, victim: Victim) -> dict[str, Any]:
+    """What a patch costs and what it costs beyond its random control, with intervals, and the blocks these are
+    from."""
+    cell = matrix.cell(patch.name, victim.name)
     over = cell.over_random
     assert over
     return {
@@ -107,6 +109,7 @@ def excess(cell: Measured) -> dict[str, Any]:
         "over_random": over.drop,
         "over_random_ci95": over.ci95,
         "verdict": over.verdict,
+        "blocks": matrix.blocks,
     }
 
 
