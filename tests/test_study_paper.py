@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from reference import LAW
 from segpatch.attack_config import PRESETS, AttackConfig, resolve
 from segpatch.attack_step import draw_samples
 from segpatch.compositing import centre_region, paste
@@ -25,7 +30,7 @@ from segpatch.studies.paper import PARTS, PaperPlan, as_released, run_paper
 from segpatch.studies.paper.ablations import ablation_plans
 from segpatch.studies.paper.context import Context
 from segpatch.studies.paper.cost import estimate_paper
-from segpatch.studies.paper.curves import level_sentence
+from segpatch.studies.paper.curves import level_sentence, loss_change
 from segpatch.studies.paper.drives import drive_cells
 from segpatch.studies.paper.matrices import matrix_plan, study_matrices
 from segpatch.studies.paper.places import at
@@ -347,18 +352,44 @@ def test_cases_cover_sizes_frames_and_seen_images():
     assert {case.fixed for case in found if case.scale == 2.0} == {"pixels", "share"}
 
 
-def test_the_sentence_tells_level_from_falling():
+def test_the_sentence_says_what_fell_and_how_the_loss_changed():
     def curve(last_loss: float, low: float) -> dict[str, Any]:
-        ends = [
-            {"loss": 1.0, "correct": 0.9, "drop": 0.0, "ci95": (0.0, 0.0)},
-            {"loss": last_loss, "correct": 0.5, "drop": 0.1, "ci95": (low, 0.2)},
+        points = [
+            {"loss": None},
+            {"loss": 1.0, "correct": 0.9},
+            {"loss": last_loss, "correct": 0.5, "over_start": {"value": 0.1, "ci95": (low, 0.2)}},
         ]
-        return {"patch": "p", "victim": "v", "points": [{"loss": None}, *ends]}
+        change = last_loss - 1
+        known = {"value": change, "ci95": (change - 0.1, change + 0.1)}
+        return {"patch": "p", "victim": "v", "points": points, "loss_change": known}
 
-    assert "fell (drop 0.100 [0.050, 0.200]) and the loss stayed level" in level_sentence(curve(1.05, 0.05))
-    assert "and the loss rose (1.000 to 1.500, +50%)" in level_sentence(curve(1.5, 0.05))
+    assert "images fell (by 0.100 [0.050, 0.200] since the first step)" in level_sentence(curve(1.5, 0.05))
+    assert "loss went from 1.000 to 1.500, +50% [+40%, +60%]," in level_sentence(curve(1.5, 0.05))
     assert "did not fall for sure" in level_sentence(curve(0.8, -0.01))
-    assert "from 90.0% to 50.0%" in level_sentence(curve(0.8, -0.01))
+    assert "correct pixels from 90.0% to 50.0%" in level_sentence(curve(0.8, -0.01))
+    unknown = {**curve(0.8, -0.01), "loss_change": loss_change([], [])}
+    assert "from 1.000 to 0.800, and" in level_sentence(unknown)
+
+
+def test_change_of_the_loss_by_hand():
+    first, last = ([{"loss": value} for value in values] for values in ((1.0, 3.0), (4.0, 6.0)))
+    found = loss_change(first, last)  # means 2 and 5, each with a standard error of 1
+    half = 1.96 * math.hypot(1 / 2, 1 * 2.5 / 2)
+    assert found["value"] == 1.5 and found["ci95"] == pytest.approx((1.5 - half, 1.5 + half))
+    assert loss_change(first[:1], last)["value"] is None, "one step does not say how far steps differ"
+    assert loss_change(first, [{"loss": None}, {"loss": None}])["ci95"] == (None, None)
+
+
+@LAW
+@given(st.integers(0, 2**32 - 1))
+def test_the_interval_of_the_change_covers_no_change_as_often_as_it_says(seed: int):
+    generator = np.random.default_rng(seed)
+    covered = 0
+    for _ in range(100):
+        first, last = ([{"loss": x} for x in generator.normal(1, 0.2, size=20)] for _ in range(2))
+        low, high = loss_change(first, last)["ci95"]
+        covered += low <= 0 <= high
+    assert covered >= 80
 
 
 def test_as_released_is_the_published_run():
