@@ -36,6 +36,21 @@ print(held - empty, resident() - empty)
 """
 
 
+OF_A_THREAD = """
+import threading
+import torch
+from segpatch import heap
+from segpatch.latency import resident
+heap.keep()
+thread = threading.Thread(target=lambda: torch.ones(2**25).sum())
+thread.start()
+thread.join()
+before = resident()
+held = torch.ones(2**25)
+print(resident() - before)
+"""
+
+
 def said(script: str, *arguments: str) -> list[int]:
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
@@ -52,6 +67,12 @@ def test_kept_memory_can_be_given_back():
     held, left = said(RESIDENT)
     assert held > 250 * 2**20
     assert left < 20 * 2**20
+
+
+@pytest.mark.skipif(not GLIBC, reason="another C library than glibc")
+def test_what_a_thread_frees_serves_the_others():
+    (grown,) = said(OF_A_THREAD)
+    assert grown < 20 * 2**20, "128 MiB were there"
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

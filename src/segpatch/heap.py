@@ -10,14 +10,21 @@ from __future__ import annotations
 import ctypes
 import functools
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # of mallopt(3)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8  # of mallopt(3)
 _MIB = 2**20
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 * _MIB}
-_AS_IT_IS = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * _MIB, _TRIM_THRESHOLD: 64 * _MIB, _TOP_PAD: 128 * 1024}
+_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 * _MIB, _ARENA_MAX: 1}
+_AS_IT_IS = {
+    _MMAP_MAX: 65536,
+    _MMAP_THRESHOLD: 32 * _MIB,
+    _TRIM_THRESHOLD: 64 * _MIB,
+    _TOP_PAD: 128 * 1024,
+    _ARENA_MAX: 0,
+}
 
 
 def keep() -> bool:
-    """Keeps what is freed for the next tensor, for the rest of the process; whether that could be arranged.
+    """Keeps what is freed for the next tensor, whichever thread frees it, for the rest of the process; whether
+    that could be arranged.
 
     The process then never shrinks: for a command, which ends, not for a library that others import.
     """
