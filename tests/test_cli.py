@@ -15,7 +15,7 @@ from segpatch.cli import main
 from segpatch.data import CITYSCAPES
 from segpatch.models.checkpoints import write_network
 from segpatch.models.networks import MODELS
-from segpatch.patch import load_patch
+from segpatch.patch import grey_patch, load_patch, save_patch
 from tiny import TINY_SPEC, Tiny, write_learnable
 
 SIZE = (48, 64)
@@ -201,7 +201,19 @@ def test_dry_run_writes_nothing(call: Call, tmp_path: Path, attack: list[str], g
     done = call("transfer", *given, *SHORT, "--seeds", "0,1", "--out", tmp_path / "t", "--dry-run")
     assert done.code == 0 and "measure 6 rows on segformer-b0, 2 images: about " in done.out
     assert "minutes and" in done.out and "GiB of memory" in done.out
+    recipe = ["--steps", 500, "--batch-size", 1, "--crop", 32, "--validate-every", 200]
+    done = call("fit", "--model", "segformer-b0", *recipe, *given[-2:], "--out", tmp_path / "f", "--dry-run")
+    assert done.code == 0 and "fit segformer-b0, 500 steps: about " in done.out
+    assert "validate 3 times on 2 images: about " in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_a_measurement(call: Call, tmp_path: Path, given: list[str]):
+    save_patch(grey_patch((8, 8)), tmp_path / "p.safetensors")
+    before = set(tmp_path.iterdir())
+    done = call("evaluate", "--patch", tmp_path / "p.safetensors", *given, "--out", tmp_path / "e", "--dry-run")
+    assert done.code == 0 and "measure 5 rows on segformer-b0, 2 images: about " in done.out
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_fit_gives_a_victim(call: Call, place: Path, tmp_path: Path):

@@ -23,6 +23,8 @@ def test_demo_trains_measures_and_writes_the_page(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(demo, "PLAN", short)
     monkeypatch.setattr(demo, "open_data", lambda spec: open_data(spec, height=128, width=256))
+    planned = [name for name, _ in demo.estimate_demo().pieces]
+    assert len(planned) == 6 and "bisenetv2/released/s0, 2 steps" in planned
     stages = []
     result = demo.run_demo(tmp_path / "demo", on_progress=lambda progress: stages.append(progress.stage))
     assert read_transfer(tmp_path / "demo") == result

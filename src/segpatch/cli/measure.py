@@ -32,12 +32,14 @@ def evaluate(
     precision: options.Precision = "fp32",
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure one patch on one network, beside its controls."""
     from segpatch.cli.loading import open_victim_and_data
     from segpatch.patch import load_patch
+    from segpatch.studies.estimate import estimate_matrix
     from segpatch.studies.matrix import run_matrix
     from segpatch.studies.planned import MatrixPlan
 
@@ -53,12 +55,16 @@ def evaluate(
         seed=seed,
         precision=precision,
     )
+    given = [load_patch(patch)]
+    if dry_run:
+        print(estimate_matrix([network], dataset, plan, given).describe())
+        return
     result = run_matrix(
         [network],
         dataset,
         plan,
         out,
-        given=[load_patch(patch)],
+        given=given,
         command=typed_command(),
         resume=resume,
         overwrite=overwrite,
@@ -199,12 +205,16 @@ def demo(
     out: options.Out,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """The main job on drawn streets and the shipped networks, within minutes."""
-    from segpatch.studies.demo import run_demo
+    from segpatch.studies.demo import estimate_demo, run_demo
 
+    if dry_run:
+        print(estimate_demo().describe())
+        return
     result = run_demo(
         out,
         command=typed_command(),

@@ -42,6 +42,7 @@ def fit(
     precision: options.Precision = "fp32",
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -49,6 +50,7 @@ def fit(
     from segpatch.data import cached, open_data
     from segpatch.data.images import split_images
     from segpatch.errors import BadInput
+    from segpatch.studies.estimate import estimate_fit
     from segpatch.studies.fit import run_fit
     from segpatch.training import FitConfig
 
@@ -74,14 +76,20 @@ def fit(
         seed=seed,
     )
     dataset = cached(open_data(data))
+    train = split_images(dataset, train_split or dataset.train_split)
+    held_out = split_images(dataset, split or dataset.select_split, images)
+    chosen = processes.together(lambda: options.choose_device(device, processes))
+    if dry_run:
+        print(estimate_fit(model, train, held_out, config, init=init, device=chosen).describe())
+        return
     score = run_fit(
         model,
-        split_images(dataset, train_split or dataset.train_split),
-        split_images(dataset, split or dataset.select_split, images),
+        train,
+        held_out,
         config,
         out,
         init=init,
-        device=processes.together(lambda: options.choose_device(device, processes)),
+        device=chosen,
         half=half,
         checkpoints=checkpoints,
         resume=resume,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segpatch.data import cached, open_data
+from segpatch.data import Dataset, cached, open_data
 from segpatch.errors import Missing
 from segpatch.models.load import load_victim, shipped
+from segpatch.models.victim import Victim
 from segpatch.results import TransferResult
+from segpatch.studies.estimate import Estimate, estimate_matrix
 from segpatch.studies.matrix import run_matrix
 from segpatch.studies.planned import MatrixPlan
 from segpatch.studies.progress import OnProgress, silent
@@ -23,6 +25,12 @@ PLAN = MatrixPlan(
 """A short version, so that it ends within minutes on two cores: the page says where a patch needs more."""
 
 
+def estimate_demo() -> Estimate:
+    """What the demo would cost on this machine."""
+    victims, dataset = _parts()
+    return estimate_matrix(victims, dataset, PLAN)
+
+
 def run_demo(
     out: Path,
     *,
@@ -32,11 +40,7 @@ def run_demo(
     on_progress: OnProgress = silent,
 ) -> TransferResult:
     """Trains a patch by `released` and `strong` on each shipped network, measures all on all, writes the page."""
-    names = shipped()
-    if not names:
-        raise Missing("no network is shipped with this installation; install segpatch from its repository")
-    dataset = cached(open_data("streets"))
-    victims = [load_victim(name).for_classes(dataset.classes) for name in names]
+    victims, dataset = _parts()
     return run_matrix(
         victims,
         dataset,
@@ -47,3 +51,12 @@ def run_demo(
         overwrite=overwrite,
         on_progress=on_progress,
     )
+
+
+def _parts() -> tuple[list[Victim], Dataset]:
+    """The shipped networks and the streets; Missing without networks."""
+    names = shipped()
+    if not names:
+        raise Missing("no network is shipped with this installation; install segpatch from its repository")
+    dataset = cached(open_data("streets"))
+    return [load_victim(name).for_classes(dataset.classes) for name in names], dataset

@@ -6,18 +6,23 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from segpatch.attack_config import AttackConfig, resolve
 from segpatch.attack_step import draw_samples, patch_gradient
 from segpatch.data import Dataset
 from segpatch.data.images import SplitImages, split_images
 from segpatch.evaluation import predict
+from segpatch.models.networks import network_name, network_spec
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch, random_pixels
+from segpatch.studies.fit import start, victim_for
 from segpatch.studies.matrix import measured_indices
 from segpatch.studies.planned import MatrixPlan, planned_patches
+from segpatch.training import FitConfig, fit_network
 from segpatch.transforms import as_float
 
 
@@ -72,6 +77,45 @@ def estimate_matrix(
         seconds = seconds_of(lambda victim=victim: predict(victim, image, plan.precision))  # type: ignore[misc]
         pieces.append((f"measure {rows} rows on {victim.name}, {measured} images", seconds * rows * measured / 60))
     return Estimate(tuple(pieces), peak_memory())
+
+
+def estimate_fit(
+    name: str,
+    train: SplitImages,
+    held_out: SplitImages,
+    config: FitConfig,
+    *,
+    init: Path | None = None,
+    device: str = "cpu",
+) -> Estimate:
+    """The cost of one fit, from two steps of it and one validation on a single image."""
+    name = network_name(name)
+    classes = train.dataset.classes
+    module, _ = start(name, len(classes), init)
+    ends = [0.0]
+
+    def victim_of(module: nn.Module) -> Victim:
+        return victim_for(module, name, network_spec(name).family, classes)
+
+    fit_network(
+        module.to(device),
+        victim_of,
+        train,
+        SplitImages(held_out.dataset, held_out.split, held_out.indices[:1]),
+        replace(config, steps=3, validate_every=3),
+        on_step=lambda step: ends.append(time.perf_counter()),
+    )
+    _, first, second, third = ends
+    step = second - first
+    scored = max(0.0, third - second - step) * len(held_out)
+    times = -(-config.steps // config.validate_every)
+    return Estimate(
+        (
+            (f"fit {name}, {config.steps} steps", step * config.steps / 60),
+            (f"validate {times} times on {len(held_out)} images", scored * times / 60),
+        ),
+        peak_memory(),
+    )
 
 
 def _training(victims: Sequence[Victim], config: AttackConfig, seconds: float) -> tuple[str, float]:
