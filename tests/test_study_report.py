@@ -56,6 +56,7 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path):
         "Do networks pull the same way?",
         "On the way",
         "Local or far?",
+        "How far it reaches",
         "Class by class",
         "Where the patch",
     ):
@@ -90,6 +91,25 @@ def test_the_tables_hold_what_the_cells_hold(run: Path):
     assert [float(row["over_random"]) for row in rows] == [place["over_random"] for place in wanted]
     with (run / "report/alignment.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(study.cells("alignment")) * 9
+    cells = study.cells("locality")
+    with (run / "report/reach.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["patch"], row["victim"], row["family"]) for row in rows] == [
+        (cell["patch"], cell["victim"], cell["family"]) for cell in cells
+    ]
+    for row, cell in zip(rows, cells, strict=True):
+        for key in ("r50", "r90", "remote"):
+            value, even = cell["reach"][key], cell["reach_of_even_damage"][key]["value"]
+            wanted = {key: value["value"], f"{key}_low": value["ci95"][0], f"{key}_high": value["ci95"][1]}
+            wanted[f"{key}_even"] = even
+            assert {name: float(row[name]) if row[name] else None for name in wanted} == wanted
+    with (run / "report/distance.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shares = [share for cell in cells for share in cell["flips"]]
+    assert len(rows) == len(shares) == 7 * len(cells) and any(row["patched"] for row in rows)
+    for row, share in zip(rows, shares, strict=True):
+        assert row["patched_high"] == str(share["patched"]["ci95"][1] if row["patched_high"] else "")
+        assert row["control"] == ("" if share["control"]["value"] is None else str(share["control"]["value"]))
     text = (run / "report/findings.md").read_text()
     assert text.count("\n- **") == len(findings(study))
 
