@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,8 @@ def write_study(root: Path) -> Path:
         checkpoints=("c0", "c1"),
         ensembles=(("a", "b"),),
     )
-    victims = [*VICTIMS, conv_victim(2, name="a-twin"), *(conv_victim(3 + k, name=f"c{k}") for k in range(2))]
+    victims = [VICTIMS[0], conv_victim(2, name="a-twin"), VICTIMS[1]]
+    victims += [conv_victim(3 + k, name=f"c{k}") for k in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "segpatch.studies.matrix.write_report", lambda run, out, **how: None
@@ -64,6 +66,15 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path):
     assert "segpatch study paper &lt;x&gt;" in page and "<x>" not in page
     assert "<script" not in page and 'src="http' not in page and page.count("data:image/svg+xml") >= 20
     assert "beside the published" not in page.lower(), "these networks are not in the published table"
+
+
+def test_scenes_name_the_family_and_set_cnn_and_transformer_side_by_side(run: Path):
+    page = (run / "report/index.html").read_text()
+    section = page.partition("Local or far, as predicted")[2].partition('id="places"')[0]
+    turns = ["a (CNN) under a/paper/s0", "b (transformer) under b/paper/s0", "a-twin (CNN) under a-twin/paper/s0"]
+    assert re.findall("<h4>(.*?)</h4>", section) == turns * 2, "two scenes"
+    assert section.count("data:image/png") == 2 * (1 + 3 * 3), "labels; clean, attacked and changed of each"
+    assert len(re.findall(r"newly wrong outside the patch</figcaption>", section)) == 2 * 3
 
 
 def test_the_page_of_the_matrix_shows_where_the_damage_lies(run: Path, tmp_path: Path):

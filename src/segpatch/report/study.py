@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,10 @@ def _coded(text: str) -> Markup:
 
 
 def _scenes(study: Study, photographs: bool) -> list[Scene]:
-    """Each network under its own patch of the last preset and first seed, in the scenes that the matrix kept."""
+    """Each network under its own patch of the last preset and first seed, in the scenes that the matrix kept.
+
+    A CNN and a transformer by turns, so that the two kinds stand beside each other.
+    """
     run, result = study.directory / "matrix", study.matrices.get("matrix")
     if result is None:
         if photographs:
@@ -116,7 +119,9 @@ def _scenes(study: Study, photographs: bool) -> list[Scene]:
         for patch in sorted(result.patches, key=lambda patch: -(patch.seed or 0))
         if len(patch.trained_on) == 1
     }
-    return scenes(run, result, [(patch, victim) for victim, patch in own.items()], seen, most=2)
+    far = [victim.name for victim in result.victims if victim.family == "transformer" and victim.name in own]
+    turns = zip_longest([name for name in own if name not in far], far)
+    return scenes(run, result, [(own[name], name) for turn in turns for name in turn if name], seen, most=2)
 
 
 def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
