@@ -89,10 +89,10 @@ def test_a_run_that_is_cut_off_keeps_what_it_finished(
     monkeypatch.setattr("segpatch.studies.matrix.write_report", lambda run, out, **how: None)  # the last line's
     data, out = learnable_dataset(tmp_path / "data"), tmp_path / "out"
     out.mkdir()
-    keeper = kept.Keeper(tmp_path / "s", out, time.monotonic() + 600, every=0.0)
+    keeper = kept.Keeper(tmp_path / "s", out, time.monotonic() + 600)
 
     def until_cut_off(progress: Progress) -> None:
-        keeper(progress)
+        keeper.keep()
         if progress.stage == "alignment/b_paper_s0@4":
             raise KeyboardInterrupt
 

@@ -82,26 +82,28 @@ def study(asked: argparse.Namespace, networks: Sequence[str], plan: PaperPlan, c
             (asked.out / "fits.json").write_text(json.dumps(facts, indent=1))
 
         try:
-            for name in networks:
-                if time.monotonic() - begun > 60 * asked.minutes:
-                    fits[name] = {"left_out": f"no time to fit it after {asked.minutes:g} minutes"}
-                    continue
-                since = time.monotonic()
-                miou = run_fit(name, train, held_out, config, work / name, device=device, on_progress=keeper)
-                fits[name] = {"miou": miou, "seconds": time.monotonic() - since}
-                victims.append(load_victim(str(work / name)).for_classes(data.classes).to(torch.device(device)))
-                note(fits=fits)
-            run_paper(
-                victims,
-                data,
-                plan,
-                work / "study",
-                command=" ".join(sys.argv),
-                on_progress=keeper,
-                on_estimate=lambda estimate: print(estimate.describe(), flush=True),
-            )
+            with keeper:
+                for name in networks:
+                    if time.monotonic() - begun > 60 * asked.minutes:
+                        fits[name] = {"left_out": f"no time to fit it after {asked.minutes:g} minutes"}
+                        continue
+                    since = time.monotonic()
+                    place = work / name
+                    miou = run_fit(name, train, held_out, config, place, device=device, on_progress=keeper)
+                    fits[name] = {"miou": miou, "seconds": time.monotonic() - since}
+                    victim = load_victim(str(place)).for_classes(data.classes)
+                    victims.append(victim.to(torch.device(device)))
+                    note(fits=fits)
+                run_paper(
+                    victims,
+                    data,
+                    plan,
+                    work / "study",
+                    command=" ".join(sys.argv),
+                    on_progress=keeper,
+                    on_estimate=lambda estimate: print(estimate.describe(), flush=True),
+                )
         except OutOfTime as stop:
             note(stopped=str(stop))
-        keeper.keep()
         note(fits=fits, left_out=keeper.left_out)
     print(f"{time.monotonic() - begun:.0f} s in all", flush=True)

@@ -9,9 +9,11 @@ index maps of scenes, patches on the way, and the pages of single matrices, whic
 
 from __future__ import annotations
 
+import contextlib
 import io
 import lzma
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,8 +25,8 @@ from segpatch.writing import UNFINISHED
 PART = 15 << 20
 """Bytes of a part."""
 PARTS = 4
-EVERY = 20.0
-"""Seconds between looks at what is new."""
+EVERY = 15.0
+"""Seconds between looks at what is new, while the run goes on."""
 _FAST = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 26}]  # finds the clean rows, which repeat
 
 
@@ -33,40 +35,50 @@ class OutOfTime(Exception):
 
 
 class Keeper:
-    """Adds what is new of a run directory to the archive in `out`, and stops the run at a deadline.
+    """Adds what is new of a run directory to the archive in `out`, every few seconds while it is entered and when
+    it is left; stops the run at a deadline.
 
     Made to be the `on_progress` of a study. deadline: on `time.monotonic`. left_out: what there was no room for.
     """
 
-    def __init__(self, run: Path, out: Path, deadline: float, every: float = EVERY) -> None:
-        self.run, self.out, self.deadline, self.every = run, out, deadline, every
+    def __init__(self, run: Path, out: Path, deadline: float) -> None:
+        self.run, self.out, self.deadline = run, out, deadline
         self.left_out: list[str] = []
-        self.stage = ""
         self._seen: dict[Path, int] = {}
-        self._looked = time.monotonic()
         self._written = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Keeper:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.keep()
 
     def __call__(self, progress: Progress) -> None:
         """Prints a stage as it ends; raises OutOfTime after the deadline."""
-        now = time.monotonic()
-        if progress.stage != self.stage:
-            self.stage = progress.stage
-            if now - self._looked >= self.every:
-                self.keep()
         if progress.done == progress.total:
             print(progress.stage, progress.note, flush=True)
-        if now > self.deadline:
+        if time.monotonic() > self.deadline:
             raise OutOfTime(f"stopped in {progress.stage}")
 
     def keep(self) -> None:
         """Adds the finished files that are new or have changed; each matrix's raw counts last, which are large."""
-        new = [path for path in finished_files(self.run) if self._seen.get(path) != path.stat().st_mtime_ns]
+        found = {path: path.stat().st_mtime_ns for path in finished_files(self.run)}
+        new = [path for path, changed in found.items() if self._seen.get(path) != changed]
         large = [path for path in new if path.name == "scores.safetensors"]
         for paths in ([path for path in new if path not in large], *([path] for path in large)):
-            self._seen |= {path: path.stat().st_mtime_ns for path in paths}
             if paths:
                 self._add(paths)
-        self._looked = time.monotonic()
+                self._seen |= {path: found[path] for path in paths}
+
+    def _watch(self) -> None:
+        while not self._done.wait(EVERY):
+            with contextlib.suppress(OSError):  # a file that went meanwhile; the next look finds the rest
+                self.keep()
 
     def _add(self, paths: Sequence[Path]) -> None:
         packed = lzma.compress(_tar(self.run, paths), filters=_FAST)
