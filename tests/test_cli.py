@@ -139,13 +139,17 @@ def test_study_paper(call: Call, place: Path, tmp_path: Path, given: list[str], 
     planned = call(*asked, "--dry-run")
     assert "alignment, 4 cells" in planned.out and "in all about" in planned.out and not (tmp_path / "s").exists()
     done = call(*asked)
+    assert "alignment, 4 cells: about" in done.err.partition("attack")[0], "said before it starts"
+    assert "patches to train: 2, matrices to measure: 1, other cells: 4" in done.err
+    left = call(*asked, "--dry-run", "--resume").out.splitlines()
+    assert left[0] == "patches to train: 0, matrices to measure: 0, other cells: 0"
     assert (done.code, done.out.splitlines()[-1].split(";")[0]) == (0, f"results: {tmp_path}/s/study.json")
     assert "a `paper` patch breaks its own network" in done.out and "not run: " in done.out
     warnings = [line.removeprefix("warning: ") for line in done.out.splitlines() if line.startswith("warning: ")]
     page = (tmp_path / "s/report/index.html").read_text()
     assert warnings and "Before you read the numbers" in page and f"{len(warnings)} warnings" in page
     again = call(*asked, "--resume", "--json")
-    assert json.loads(again.out)["warnings"] == warnings
+    assert json.loads(again.out)["warnings"] == warnings and not again.err
     assert list(json.loads(again.out)["cells"]) == list(
         json.loads((tmp_path / "s/study.json").read_text())["cells"]
     )
@@ -174,6 +178,23 @@ def test_a_study_file_that_cannot_be_used(call: Call, tmp_path: Path, given: lis
     done = call("study", "paper", *given, "--config", tmp_path / "plan.toml", "--out", tmp_path / "s")
     assert done.code == 1 and message in done.err and len(done.err.splitlines()) == 1
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("grid", ["5", "5x", "0x9", "axb", "5x9x2", "-1x3"])
+def test_a_grid_that_cannot_be(call: Call, tmp_path: Path, given: list[str], grid: str):
+    done = call("study", "paper", *given, f"--grid={grid}", "--out", tmp_path / "s")
+    assert (done.code, done.err) == (
+        1,
+        f"segpatch: --grid is rows x columns of places, such as 5x9; got {grid!r}\n",
+    )
+
+
+def test_the_grid_of_a_study(call: Call, tmp_path: Path, given: list[str]):
+    asked = ["study", "paper", *given, *SHORT, "--seeds", "0", "--preset", "paper", "--only", "places"]
+    assert call(*asked, "--grid", "2x3", "--out", tmp_path / "s").code == 0
+    study = json.loads((tmp_path / "s/study.json").read_text())
+    (cell,) = study["cells"].values()
+    assert study["plan"]["grid"] == [2, 3] and len(cell["places"]) == 6
 
 
 def test_as_released_needs_cityscapes(call: Call, tmp_path: Path, given: list[str]):

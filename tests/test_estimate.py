@@ -10,7 +10,7 @@ from segpatch.data.images import split_images
 from segpatch.errors import BadInput
 from segpatch.patch import Patch
 from segpatch.studies import estimate
-from segpatch.studies.estimate import Estimate, estimate_attack, estimate_matrix
+from segpatch.studies.estimate import Estimate, estimate_attack, estimate_matrix, peak_memory
 from segpatch.studies.planned import MatrixPlan
 from tiny import TINY, conv_victim, learnable_dataset
 
@@ -48,6 +48,21 @@ def test_a_matrix_costs_its_cells(tmp_path: Path):
     ready = [Patch(torch.zeros(3, 4, 4))]
     found = estimate_matrix(victims, dataset, MatrixPlan(presets=(), measured=3), ready)
     assert [name for name, _ in found.pieces] == [f"measure 5 rows on {name}, 3 images" for name in "ab"]
+
+
+def test_what_was_tried_or_is_finished_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dataset, victims = learnable_dataset(tmp_path), [conv_victim(name="a")]
+    small = {"steps": 60, "batch_size": 2, "patch_size": (4, 4), "crop": (10, 10)}
+    plan, tried = MatrixPlan(seeds=(0, 1), overrides=small), {}
+    first = estimate_matrix(victims, dataset, plan, tried=tried)
+    monkeypatch.setattr(estimate, "seconds_of", lambda work: pytest.fail("was tried already"))
+    assert estimate_matrix(victims, dataset, plan, tried=tried) == replace(first, memory=peak_memory())
+    (tmp_path / "run/cells/a_paper_s1").mkdir(parents=True)
+    (tmp_path / "run/cells/a_paper_s1/patch.safetensors").touch()
+    left = estimate_matrix(victims, dataset, plan, out=tmp_path / "run", tried=tried)
+    assert left.pieces == (first.pieces[0], first.pieces[2])
+    (tmp_path / "run/transfer.json").touch()
+    assert estimate_matrix(victims, dataset, plan, out=tmp_path / "run", tried=tried).pieces == first.pieces[:1]
 
 
 def test_what_is_said():

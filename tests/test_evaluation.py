@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segpatch.clean import CleanPredictions
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.evaluation import ROWS, Picture, Scores, evaluate, evaluate_all, predict
 from segpatch.metrics import confusion_matrix
 from segpatch.patch import FULL_RANGE, Patch, grey_patch, random_patch, random_pixels
-from segpatch.types import IGNORE, Batch
+from segpatch.types import IGNORE, Batch, Region
 from tiny import conv_victim, in_batches, pictures, plain
 
 PATCH = Patch(random_pixels((4, 6), FULL_RANGE, 0), name="trained")
@@ -86,6 +87,36 @@ def test_all_at_once_is_one_by_one():
         for scores, victim in zip(row, victims, strict=True):
             alone = evaluate(victim, in_batches(pictures(), 5), patch, place="drawn", seed=3)
             assert torch.equal(scores.patched, alone.patched) and torch.equal(scores.clean, alone.clean)
+
+
+def test_each_patch_may_have_a_place_of_its_own():
+    def left(image: tuple[int, int], patch: tuple[int, int]) -> Region:
+        return Region(0, 1, *patch)
+
+    patches = [None, PATCH, grey_patch((4, 6)), PATCH, PATCH]
+    places = ["centre", left, left, "centre", "drawn"]
+    together = evaluate_all([conv_victim()], in_batches(pictures(), 2), patches, place=places, seed=3)
+    for (scores,), patch, place in zip(together, patches, places, strict=True):
+        ((alone,),) = evaluate_all([conv_victim()], in_batches(pictures(), 2), [patch], place=place, seed=3)
+        for which in ROWS:
+            assert torch.equal(getattr(scores, which), getattr(alone, which))
+
+
+def test_clean_predictions_are_remembered_and_the_same():
+    counting = Crowded(9)
+    victims = [plain(counting, "a"), conv_victim(1, name="b")]
+    alone = evaluate_all(victims, in_batches(pictures(), 2), [PATCH])
+    for budget, made in (
+        (1 << 20, 3),
+        (2 * 12 * 16, 5),
+    ):  # of three batches: all kept, or the first of one network
+        kept = CleanPredictions(budget)
+        for patch in (grey_patch((3, 3)), PATCH):
+            counting.given.clear()
+            again = evaluate_all(victims, in_batches(pictures(), 2), [patch], remembered=kept)
+        assert len(counting.given) == made
+        for ours, theirs in zip(again[0], alone[0], strict=True):
+            assert all(torch.equal(getattr(ours, which), getattr(theirs, which)) for which in ROWS)
 
 
 def regions_of(patches: list[Patch], seed: int) -> dict[str, list]:

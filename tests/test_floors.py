@@ -31,6 +31,7 @@ FLOORS = [
         "attack_config",
         "attack_step",
         "alignment",
+        "clean",
         "evaluation",
         "transfer",
         "locality",

@@ -21,6 +21,7 @@ from segpatch.locality import (
     Locality,
     LocalityCounter,
     bin_drops,
+    bin_flips,
     class_distance,
     distances,
     flip_rate,
@@ -172,6 +173,12 @@ def test_the_control_is_subtracted_by_hand():
     assert near.pixel_accuracy.value == pytest.approx(1 / 4 - 1 / 8)
     assert near.miou.value == pytest.approx((1 - 3 / 5) - (1 - (3 / 4 + 4 / 5) / 2))
     assert far.miou.value == pytest.approx(3 / 4 - (4 / 5 + 2 / 3) / 2)
+    shares = bin_flips(trained, control, ONCE)
+    assert [(one.upper, one.right) for one in shares] == [(0.5, 8), (1.0, 10), (math.inf, 6)]
+    assert [(one.patched.value, one.control.value) for one in shares] == [(2 / 8, 1 / 8), (0, 0), (1 / 6, 0)]
+    assert [one.over_control.value for one in shares] == pytest.approx([1 / 8, 0, 1 / 6])
+    assert shares[0].over_control.ci95 == pytest.approx((1 / 8, 1 / 8))
+    assert_undefined(bin_flips(replace(trained, right=trained.right * 0), control, ONCE)[1].patched)
     radii = reach(trained, control, ONCE)  # of its two pixels left over, one is at 1 px and one at sqrt 5
     assert (radii.r50.value, radii.r90.value) == (1, 3)
     assert class_distance(trained, control, ONCE, least=1).drop[1].value == pytest.approx(12 / 14 - 10 / 13)
@@ -394,7 +401,7 @@ def test_resamples_without_excess_are_left_out_and_reported():
 
 def test_refusals():
     trained, control, counts = some_images("trained"), some_images("random"), torch.ones(2, 6).double()
-    both: list[Callable[..., object]] = [bin_drops, reach, flip_rate, class_distance]
+    both: list[Callable[..., object]] = [bin_drops, bin_flips, reach, flip_rate, class_distance]
     for function in both:
         for what, other in {"names": control.names[::-1], "edges": (1.0,), "victim": "net2", "side": 3.0}.items():
             with pytest.raises(

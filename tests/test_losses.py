@@ -55,6 +55,7 @@ def pixel_losses(share_right):
         "correct-pixel": only_right,
         "correct-pixel-fixed": only_right,
         "correct-pixel-clean": lambda p, true, right: -math.log(p[true]),
+        "correct-pixel-clean-fixed": lambda p, true, right: -math.log(p[true]),
         "cross-entropy": lambda p, true, right: -math.log(p[true]),
         "cospgd": lambda p, true, right: -math.log(p[true]) * p[true] / math.hypot(*p),
         "jensen-shannon": lambda p, true, right: divergence(p, true),
@@ -92,7 +93,7 @@ def test_losses_are_the_loop(name):
     wanted, number = loss_loop(LOGITS, labels, pixel_losses(share)[name], only_right=loss.over == "right")
     total, count = of(name, LOGITS, LABELS)
     assert float(total) == pytest.approx(wanted, rel=1e-12)
-    assert int(count) == number
+    assert int(count) == (int((LABELS != IGNORE).sum()) if loss.over == "all" else number)
     assert total.ndim == count.ndim == 0
 
 
@@ -168,7 +169,19 @@ def test_once_all_pixels_are_right_most_losses_agree():
     wanted = cross_entropy(LOGITS, labels)
     for name in ("correct-pixel", "correct-pixel-fixed", "gamma-1.0", "gamma-dynamic"):
         assert_close(LOSSES[name](LOGITS, labels), wanted)
-    assert_close(LOSSES["correct-pixel-clean"](LOGITS, labels, clean=labels), wanted)
+    for name in ("correct-pixel-clean", "correct-pixel-clean-fixed"):
+        assert_close(LOSSES[name](LOGITS, labels, clean=labels), wanted)
+
+
+def test_the_clean_set_over_a_fixed_number_by_hand():
+    """Of three labelled pixels the first and the third are right without the patch, whatever they are with it."""
+    logits, labels = four_pixels()
+    clean = torch.tensor([[[0, 0], [0, 1]]])
+    total, count = LOSSES["correct-pixel-clean-fixed"](logits, labels, clean=clean)
+    assert float(total.detach()) == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-3)))
+    assert int(count) == 3
+    mean_total, right = LOSSES["correct-pixel-clean"](logits, labels, clean=clean)
+    assert torch.equal(mean_total, total) and int(right) == 2
 
 
 def test_relations_between_losses():

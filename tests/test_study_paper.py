@@ -16,28 +16,34 @@ from reference import LAW
 from segpatch.attack_config import PRESETS, AttackConfig, resolve
 from segpatch.attack_step import draw_samples
 from segpatch.compositing import centre_region, paste
-from segpatch.data import Dataset
+from segpatch.data import Dataset, batches
 from segpatch.data.images import split_images
 from segpatch.errors import BadInput
+from segpatch.evaluation import predict_prepared
 from segpatch.losses import LOSSES
 from segpatch.metrics import confusion_matrix, iou_per_class, miou
-from segpatch.models.victim import Provenance
+from segpatch.models.victim import Provenance, Victim
+from segpatch.patch import load_patch
 from segpatch.published import VICTIM_FIELDS, victim_as_released
 from segpatch.published import as_released as released_fields
 from segpatch.results import read_scores, read_transfer
+from segpatch.runs import read_json, write_json
 from segpatch.studies.attack import read_snapshots
+from segpatch.studies.estimate import Estimate
 from segpatch.studies.paper import PARTS, PaperPlan, as_released, run_paper
 from segpatch.studies.paper.ablations import ablation_plans
 from segpatch.studies.paper.context import Context
 from segpatch.studies.paper.cost import estimate_paper
 from segpatch.studies.paper.curves import level_sentence, loss_change
 from segpatch.studies.paper.drives import drive_cells
+from segpatch.studies.paper.local import locality_cells
 from segpatch.studies.paper.matrices import matrix_plan, study_matrices
-from segpatch.studies.paper.places import at
+from segpatch.studies.paper.places import at, place_cells
 from segpatch.studies.paper.plan import OWN_PATCHES
 from segpatch.studies.paper.sizes import cases
 from segpatch.studies.planned import planned_patches
 from segpatch.studies.progress import Progress, silent
+from segpatch.transfer import transfer_matrix
 from segpatch.types import Region
 from tiny import CLASSES, conv_victim, learnable_dataset
 
@@ -197,6 +203,57 @@ def test_the_middle_of_an_odd_grid_is_the_centre():
     assert at(4, 8, 5, 9)((12, 16), (4, 4)) == Region(8, 12, 4, 4)
 
 
+def test_places_in_one_pass_are_each_place_alone(whole: tuple[Path, dict[str, Any]], dataset: Dataset):
+    out, study = whole
+    patch = load_patch(out / "matrix/cells/a_paper_s0")
+    control = load_patch(out / "matrix/controls/random_full_s0.safetensors")
+    for place in study["cells"]["places/a_paper_s0_on_a"]["places"]:
+        matrix = transfer_matrix(
+            VICTIMS[:1],
+            batches(dataset, "val", batch_size=2),
+            [control, patch],
+            groups=dataset.groups("val"),
+            place=at(place["row"], place["column"], 2, 3),
+        )
+        cell = matrix.cell(patch.name, "a")
+        assert (place["clean_miou"], place["drop"]) == (cell.scores.miou_clean_outside, cell.scores.miou_drop)
+        intervals = [place["ci95"], place["over_random_ci95"]]
+        assert [tuple(bounds) for bounds in intervals] == [cell.ci95, cell.over_random.ci95]
+
+
+def test_clean_images_are_predicted_once_a_network_and_part(
+    whole: tuple[Path, dict[str, Any]], dataset: Dataset, tmp_path: Path
+):
+    """Two networks, two patches each, four images, six places: as many predictions as the estimate counts."""
+    matrix = whole[0] / "matrix"
+    made: list[int] = []
+
+    def counted(victim: Victim, x: torch.Tensor, precision: str) -> torch.Tensor:
+        made.append(len(x))
+        return predict_prepared(victim, x, precision)
+
+    for cells, predictions in ((place_cells, 4 * 2 * 6 * 4 + 2 * 4), (locality_cells, 4 * 2 * 4 + 2 * 4)):
+        context = Context(
+            VICTIMS, dataset, PLAN, split_images(dataset, "train"), "val", range(4), 1, matrix,
+            read_transfer(matrix), silent,
+        )  # fmt: skip
+        made.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("segpatch.evaluation.predict_prepared", counted)
+            results = [(cell.name, cell.work(lambda done, total: None)) for cell in cells(context)]
+        assert sum(made) == predictions
+        for name, result in results:
+            write_json(tmp_path / "again.json", result)
+            assert read_json(tmp_path / "again.json") == read_json(whole[0] / "cells" / name / "result.json")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("estimate", "paper.cost"):
+            patch.setattr(f"segpatch.studies.{module}.seconds_of", lambda work: 60.0)
+        minutes = dict(estimate_paper(VICTIMS, dataset, PLAN).pieces)
+    assert (minutes["places, 4 cells"], minutes["locality, 4 cells"]) == (200, 40)
+    assert minutes["curves, 4 cells"] == 4 * 2 * 4 * 4
+    assert minutes["drives, 1 cells"] == 2 * (4 + 8) * 2
+
+
 def test_places_differ(whole: tuple[Path, dict[str, Any]]):
     cell = whole[1]["cells"]["places/a_paper_s0_on_a"]
     assert [(p["row"], p["column"]) for p in cell["places"]] == [(r, c) for r in range(2) for c in range(3)]
@@ -322,9 +379,53 @@ def test_a_finished_study_takes_more_parts(dataset: Dataset, tmp_path: Path):
 def test_what_a_study_costs_is_said_before(dataset: Dataset):
     estimate = estimate_paper(VICTIMS, dataset, PLAN)
     names = [name for name, _ in estimate.pieces]
-    assert {"alignment, 10 cells", "curves, 4 cells", "sizes, 4 cells", "places, 4 cells"} <= set(names)
-    assert {"ablations/losses, 42 patches on a", "distances, 4 cells"} <= set(names)
+    parts = {"drives": 1, "alignment": 10, "curves": 4, "sizes": 4, "locality": 4, "places": 4}
+    assert {f"{part}, {cells} cells" for part, cells in parts.items()} <= set(names)
+    assert {"ablations/losses, 44 patches on a", "distances, 4 cells"} <= set(names)
     assert sum(name.endswith(" 4 steps") for name in names) == 8 and estimate.minutes > 0
+    trained = 2 * (2 * 2 + len(LOSSES) + 4 + 5 + 4 + 4 + 2 + 6)
+    assert estimate.counts == f"patches to train: {trained}, matrices to measure: 13, other cells: 31"
+    assert estimate.counts in estimate.describe().splitlines()
+
+
+def test_what_is_left_to_do_is_said_and_no_more(dataset: Dataset, tmp_path: Path):
+    plan = replace(PLAN, only=("drives", "alignment", "curves"), seeds=(0,))
+    said: list[Estimate] = []
+
+    def go_on(stop: str) -> None:
+        def interrupt(progress: Progress) -> None:
+            if stop and progress.stage.startswith(stop):
+                raise KeyboardInterrupt
+
+        run_paper(
+            VICTIMS, dataset, plan, tmp_path / "s", resume=True, on_progress=interrupt, on_estimate=said.append
+        )
+
+    for stop in ("attack b/released", "alignment/random", "curves/b_paper"):
+        with pytest.raises(KeyboardInterrupt):
+            go_on(stop)
+    go_on("")
+    assert [estimate.counts for estimate in said] == [
+        "patches to train: 4, matrices to measure: 1, other cells: 15",
+        "patches to train: 3, matrices to measure: 1, other cells: 15",
+        "patches to train: 0, matrices to measure: 0, other cells: 13",
+        "patches to train: 0, matrices to measure: 0, other cells: 1",
+    ]
+    assert [name for name, _ in said[2].pieces] == ["alignment, 9 cells", "curves, 4 cells"]
+    assert [name for name, _ in said[3].pieces] == ["curves, 1 cells"]
+    tried: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("estimate", "paper.cost"):
+            patch.setattr(f"segpatch.studies.{module}.seconds_of", lambda work: tried.append(work) or 1.0)
+        go_on("")
+        done = estimate_paper(VICTIMS, dataset, plan, tmp_path / "s")
+    assert len(said) == 4 and not tried, "a finished study is only read"
+    assert done.counts == "patches to train: 0, matrices to measure: 0, other cells: 0" and not done.pieces
+
+
+def test_points_along_training_are_at_most_those_kept():
+    assert PaperPlan().along == 4 <= PaperPlan().snapshots
+    assert replace(PLAN, along=3).snapshots == 2, "then both are looked at"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +436,7 @@ def test_what_a_study_costs_is_said_before(dataset: Dataset):
         ({"ablations": ("scene",)}, "did you mean 'scenes'"),
         ({"draws": 2}, "draws must be at least 4"),
         ({"snapshots": 0}, "snapshots must be at least 1"),
-        ({"along": 3}, "along must be from 1 to the number of snapshots"),
+        ({"along": 0}, "along must be at least 1"),
         ({"grid": (0, 3)}, "grid needs"),
         ({"scales": (1.0, 9.0)}, "scales must be in"),
         ({"only": ("accuracy",), "checkpoints": ("a",)}, "accuracy needs two checkpoints"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,8 @@ def write_study(root: Path) -> Path:
         checkpoints=("c0", "c1"),
         ensembles=(("a", "b"),),
     )
-    victims = [*VICTIMS, conv_victim(2, name="a-twin"), *(conv_victim(3 + k, name=f"c{k}") for k in range(2))]
+    victims = [VICTIMS[0], conv_victim(2, name="a-twin"), VICTIMS[1]]
+    victims += [conv_victim(3 + k, name=f"c{k}") for k in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "segpatch.studies.matrix.write_report", lambda run, out, **how: None
@@ -66,6 +68,7 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path):
         "Do networks pull the same way?",
         "On the way",
         "Local or far?",
+        "How far it reaches",
         "Class by class",
         "Where the patch",
     ):
@@ -73,6 +76,15 @@ def test_the_page_holds_every_part_and_needs_nothing_else(run: Path):
     assert "segpatch study paper &lt;x&gt;" in page and "<x>" not in page
     assert "<script" not in page and 'src="http' not in page and page.count("data:image/svg+xml") >= 20
     assert "beside the published" not in page.lower(), "these networks are not in the published table"
+
+
+def test_scenes_name_the_family_and_set_cnn_and_transformer_side_by_side(run: Path):
+    page = (run / "report/index.html").read_text()
+    section = page.partition("Local or far, as predicted")[2].partition('id="places"')[0]
+    turns = ["a (CNN) under a/paper/s0", "b (transformer) under b/paper/s0", "a-twin (CNN) under a-twin/paper/s0"]
+    assert re.findall("<h4>(.*?)</h4>", section) == turns * 2, "two scenes"
+    assert section.count("data:image/png") == 2 * (1 + 3 * 3), "labels; clean, attacked and changed of each"
+    assert len(re.findall(r"newly wrong outside the patch</figcaption>", section)) == 2 * 3
 
 
 def test_the_page_of_the_matrix_shows_where_the_damage_lies(run: Path, tmp_path: Path):
@@ -100,6 +112,25 @@ def test_the_tables_hold_what_the_cells_hold(run: Path):
     assert [float(row["over_random"]) for row in rows] == [place["over_random"] for place in wanted]
     with (run / "report/alignment.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(study.cells("alignment")) * 9
+    cells = study.cells("locality")
+    with (run / "report/reach.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["patch"], row["victim"], row["family"]) for row in rows] == [
+        (cell["patch"], cell["victim"], cell["family"]) for cell in cells
+    ]
+    for row, cell in zip(rows, cells, strict=True):
+        for key in ("r50", "r90", "remote"):
+            value, even = cell["reach"][key], cell["reach_of_even_damage"][key]["value"]
+            wanted = {key: value["value"], f"{key}_low": value["ci95"][0], f"{key}_high": value["ci95"][1]}
+            wanted[f"{key}_even"] = even
+            assert {name: float(row[name]) if row[name] else None for name in wanted} == wanted
+    with (run / "report/distance.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shares = [share for cell in cells for share in cell["flips"]]
+    assert len(rows) == len(shares) == 7 * len(cells) and any(row["patched"] for row in rows)
+    for row, share in zip(rows, shares, strict=True):
+        assert row["patched_high"] == str(share["patched"]["ci95"][1] if row["patched_high"] else "")
+        assert row["control"] == ("" if share["control"]["value"] is None else str(share["control"]["value"]))
     text = (run / "report/findings.md").read_text()
     assert text.count("\n- **") == len(findings(study))
 

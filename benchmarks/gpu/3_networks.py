@@ -5,9 +5,7 @@ python benchmarks/gpu/3_networks.py --out DIR
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from fitted import RECIPE, options, study
+from fitted import options, recipe, study
 
 from segpatch.studies.paper import PaperPlan
 
@@ -34,8 +32,7 @@ def main() -> None:
         precision="bf16",
         batch_size=16,
     )
-    config = replace(RECIPE, steps=asked.fit_steps, validate_every=asked.fit_steps)
-    study(asked, asked.network or NETWORKS, plan, config)
+    study(asked, asked.network or NETWORKS, plan, recipe(asked))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""The loss ablation on PIDNet-S and PIDNet-M, every loss, three seeds, equal steps, on streets.
+"""The loss ablation, every loss, three seeds, equal steps, on streets: of one network a run, to stay in time.
 
-python benchmarks/gpu/4_losses.py --out DIR
+python benchmarks/gpu/4_losses.py --out DIR [--network pidnet-m]
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from fitted import RECIPE, options, study
+from fitted import options, recipe, study
 
 from segpatch.studies.paper import PaperPlan
 
-NETWORKS = ("pidnet-m", "pidnet-s")
+NETWORKS = ("pidnet-s",)
 
 
 def main() -> None:
@@ -24,8 +22,7 @@ def main() -> None:
         precision="bf16",
         batch_size=16,
     )
-    config = replace(RECIPE, steps=asked.fit_steps, validate_every=asked.fit_steps)
-    study(asked, networks, plan, config)
+    study(asked, networks, plan, recipe(asked))
 
 
 if __name__ == "__main__":

@@ -201,6 +201,7 @@ def _summed(
         some = slice(first, first + part)
         looks, scenes, under = samples.looks[some], samples.scenes[some].to(pixels), samples.under[some]
         labels = [samples.labels[some]] * len(victims)
+        labelled = (samples.labels[some] != IGNORE).sum()
         if loss.seen == "clean":
             _put(scenes, looks, under)
             labels = [
@@ -213,6 +214,8 @@ def _summed(
         for index, (victim, truth) in enumerate(zip(victims, labels, strict=True)):
             x = victim.prepared(scenes, in_place=index == len(victims) - 1)
             of_scenes, tally = scene_gradients(victim, x, truth, config, rules, progress)
+            if loss.over == "all":
+                tally[-1] = labelled
             tallies[index] += tally.to(tallies)
             for rule, gradient in enumerate(of_scenes):
                 # Only what the patch shows of itself leads back to it.

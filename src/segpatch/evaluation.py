@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from segpatch.clean import CleanPredictions
 from segpatch.compositing import centre_region, cover, draw_region
 from segpatch.eot import PLACES, generator_at
 from segpatch.errors import BadInput, SegpatchError
@@ -130,7 +132,7 @@ def evaluate_all(
     batches: Iterable[Loaded],
     patches: Sequence[Patch | None],
     *,
-    place: Place = "centre",
+    place: Place | Sequence[Place] = "centre",
     seed: int = 0,
     precision: str = "fp32",
     positions: Sequence[int] | None = None,
@@ -138,18 +140,22 @@ def evaluate_all(
     on_picture: Callable[[Picture], None] | None = None,
     on_smaller: Callable[[int], None] | None = None,
     pictures: frozenset[str] = frozenset(),
+    remembered: CleanPredictions | None = None,
 ) -> list[list[Scores]]:
     """Scores of every patch (outer list) on every network (inner list).
 
-    Each image is decoded once and predicted clean once per network. place: see Place; "drawn" is the same for
-    every patch of one size and image, addressed by `seed` and the image's position. positions: of the images,
-    where they are some of a whole; 0, 1 .. if not given. on_picture gets the index maps of the images named in
-    `pictures`. Where memory runs out, half as many images are predicted at a time from then on, and on_smaller
-    gets their number. Raises BadInput where a patch does not fit, or a network speaks other classes than the
-    labels; SegpatchError where memory does not suffice for one image.
+    Each image is decoded once and predicted clean once per network. place: see Place, one for all patches or one
+    for each; "drawn" is the same for every patch of one size and image, addressed by `seed` and the image's
+    position. positions: of the images, where they are some of a whole; 0, 1 .. if not given. on_picture gets the
+    index maps of the images named in `pictures`. Where memory runs out, half as many images are predicted at once
+    from then on, and on_smaller gets their number. remembered: clean predictions of batches measured before, and
+    these after. Raises BadInput where a patch does not fit, or a network speaks other classes than the labels;
+    SegpatchError where memory does not suffice for one image.
     """
-    if isinstance(place, str) and place not in PLACES:
-        raise BadInput(f"place must be one of {', '.join(PLACES)}; got {place!r}")
+    of_patches = [place] * len(patches) if isinstance(place, str) or callable(place) else place
+    for one in of_patches:
+        if isinstance(one, str) and one not in PLACES:
+            raise BadInput(f"place must be one of {', '.join(PLACES)}; got {one!r}")
     rows: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {
         (p, v): [] for p in range(len(patches)) for v in range(len(victims))
     }
@@ -160,37 +166,32 @@ def evaluate_all(
         for batch in as_batches(batches):
             done = range(len(names), len(names) + len(batch.names))
             places = [positions[i] for i in done] if positions is not None else done
-            regions = [_regions(batch, places, patch, place, seed) for patch in patches]
+            regions = [_regions(batch, places, *of_one, seed) for of_one in zip(patches, of_patches, strict=True)]
             for v, victim in enumerate(victims):
                 classes = len(victim.label_classes.names)
                 _must_be_classes(batch, classes, victim)
                 labels = batch.labels.to(victim.device, torch.uint8)
-                truths = {covered: _covered(labels, covered) for covered in set(regions)}
                 x = victim.prepared(batch.images)
-                clean = in_parts.predict(victim, x)
+                anew = partial(in_parts.predict, victim, x)
+                clean = remembered.of(victim, batch.names, anew) if remembered else anew()
                 whole = confusion_matrix(clean, labels, classes).cpu()
-                outside = {at: whole - _under(clean, labels, at, classes) for at in truths}
+                covered: tuple[Region, ...] = ()  # by the patch before, which mostly lies where this one does
                 for p, patch in enumerate(patches):
                     if patch is None:
                         rows[p, v].append((whole, whole, whole, whole.diagonal(dim1=1, dim2=2).diag_embed()))
                         continue
-                    patched = in_parts.predict(victim, _pasted(x, victim.prepared(patch.pixels[None]), regions[p]))
-                    attacked = confusion_matrices(patched, clean, truths[regions[p]], classes)
-                    rows[p, v].append((whole, outside[regions[p]], *(part.cpu() for part in attacked)))
+                    if regions[p] != covered:
+                        covered = regions[p]
+                        truth = _covered(labels, covered)
+                        outside = whole - _under(clean, labels, covered, classes)
+                    patched = in_parts.predict(victim, _pasted(x, victim.prepared(patch.pixels[None]), covered))
+                    attacked = confusion_matrices(patched, clean, truth, classes)
+                    rows[p, v].append((whole, outside, *(part.cpu() for part in attacked)))
                     if on_picture is None:
                         continue
                     for i in (i for i, name in enumerate(batch.names) if name in pictures):
-                        on_picture(
-                            Picture(
-                                batch.names[i],
-                                patch.name,
-                                victim.name,
-                                labels[i].cpu(),
-                                clean[i].cpu(),
-                                patched[i].cpu(),
-                                regions[p][i],
-                            )
-                        )
+                        maps = labels[i].cpu(), clean[i].cpu(), patched[i].cpu()
+                        on_picture(Picture(batch.names[i], patch.name, victim.name, *maps, covered[i]))
             names += batch.names
             if on_image:
                 on_image(len(names))

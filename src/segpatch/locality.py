@@ -90,6 +90,18 @@ class Reach:
 
 
 @dataclass(frozen=True)
+class BinFlips:
+    """The pixels of one distance bin that are `right` without a patch: the shares of them that are wrong with the
+    patch and with its control, and the one minus the other. upper: as in BinDrop, rounded down to whole px."""
+
+    upper: float
+    right: int
+    patched: Estimate
+    control: Estimate
+    over_control: Estimate
+
+
+@dataclass(frozen=True)
 class ClassDamage:
     """Where classes lie and what they lose: distance (K,) mean px from the patch, share (K,) of labelled pixels,
     drop: of IoU per class; and Spearman's rho, over classes, of the drop with the share and with the distance."""
@@ -163,6 +175,20 @@ def bin_drops(trained: Locality, control: Locality | None, counts: Tensor, least
     drops = _excess(lambda one: _bin_drops(one, weights, kept), trained, control)
     parts = zip((*trained.edges, math.inf), pixels.sum(1).tolist(), kept.sum(1).tolist(), drops, strict=True)
     return [BinDrop(upper, n, k, _estimate(accuracy), _estimate(miou)) for upper, n, k, (accuracy, miou) in parts]
+
+
+def bin_flips(trained: Locality, control: Locality, counts: Tensor) -> list[BinFlips]:
+    """The newly wrong pixels of each distance bin, as shares; counts, errors: as in `bin_drops`."""
+    weights = _weights(trained, control, counts)
+    ends = [int(edge * trained.side) + 1 for edge in trained.edges]
+    out = []
+    for upper, start, end in zip((*trained.edges, math.inf), (0, *ends), (*ends, None), strict=True):
+        right = trained.right[:, start:end].sum(1)
+        shares = [weights @ one.flips[:, start:end].sum(1).double() / (weights @ right.double())
+                  for one in (trained, control)]  # fmt: skip
+        patched, beside, more = (_estimate(values) for values in (*shares, shares[0] - shares[1]))
+        out.append(BinFlips(upper, int(right.sum()), patched, beside, more))
+    return out
 
 
 def reach(trained: Locality, control: Locality | None, counts: Tensor) -> Reach:

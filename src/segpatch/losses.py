@@ -59,14 +59,14 @@ class Mix:
 class AttackLoss:
     """A loss by its rule per pixel, and what its mean is over.
 
-    over: the mean is over the "right" pixels, or over all "labelled" ones, whose number is fixed. seen: whether a
-    pixel counts as right by the prediction on the "patched" image or on the "clean" one; by the clean one, all
-    others count as unlabelled. mix: how the gradients of right and wrong pixels are put together; None for the
-    gradient of the loss itself.
+    seen: whether a pixel counts as right by the prediction on the "patched" image or on the "clean" one; by the
+    clean one, all others count as unlabelled. over: the mean is over the "right" pixels, over the "labelled" ones,
+    or over "all" with a label, those too that `seen` leaves out. mix: how the gradients of right and wrong pixels
+    are put together; None for the gradient of the loss itself.
     """
 
     rule: PixelRule
-    over: Literal["right", "labelled"] = "labelled"
+    over: Literal["right", "labelled", "all"] = "labelled"
     seen: Literal["patched", "clean"] = "patched"
     mix: Mix | None = None
 
@@ -78,6 +78,7 @@ class AttackLoss:
         progress: share of the attack's steps that are done. clean: predictions (B, H, W) without the patch, for a
         loss that takes its pixels from them. No counted pixel gives 0, with zero gradient.
         """
+        fixed = (labels != IGNORE).sum()
         if self.seen == "clean":
             assert clean is not None
             labels = from_clean(labels, clean)
@@ -89,7 +90,7 @@ class AttackLoss:
             rule = weighted(self.gamma(right.sum(), labelled.sum()))
         pixels = Pixels(right, labelled, cross_entropy, lambda: logits.detach().softmax(dim=1).norm(dim=1))
         value = rule(pixels, progress).value
-        return value.sum(), (right if self.over == "right" else labelled).sum()
+        return value.sum(), {"right": right.sum(), "labelled": labelled.sum(), "all": fixed}[self.over]
 
     def rules(self) -> tuple[PixelRule, ...]:
         """The rules whose gradients a step needs: over right and over wrong pixels where they are mixed."""
@@ -196,6 +197,7 @@ LOSSES: dict[str, AttackLoss] = {
     "correct-pixel": AttackLoss(correct_pixels, over="right"),
     "correct-pixel-fixed": AttackLoss(correct_pixels),
     "correct-pixel-clean": AttackLoss(all_pixels, seen="clean"),
+    "correct-pixel-clean-fixed": AttackLoss(all_pixels, over="all", seen="clean"),
     "cross-entropy": AttackLoss(all_pixels),
     **{f"gamma-{gamma}": AttackLoss(weighted(gamma)) for gamma in GAMMAS},
     "gamma-dynamic": AttackLoss(all_pixels, mix=Mix(None, normalised=False)),

@@ -44,6 +44,9 @@ def paper(
         list[str],
         typer.Option(help="Victim for the part `accuracy`, from little to full accuracy; repeatable."),
     ] = [],  # noqa: B006
+    grid: Annotated[
+        str | None, typer.Option(help="Places of the patch, rows x columns, for the part `places`: 5x9.")
+    ] = None,
     released: Annotated[
         bool,
         typer.Option("--as-released", help="The published run: its inputs, range, crops, batches and epochs."),
@@ -60,6 +63,7 @@ def paper(
 ) -> None:
     """The experiments of arXiv:2502.16012 on any networks and data set."""
     import json
+    import sys
     from dataclasses import replace
 
     from segpatch.cli.loading import open_victims_and_data
@@ -86,6 +90,7 @@ def paper(
             groups=tuple(group) or None,
             checkpoints=tuple(checkpoint) or None,
             train_images=train_images,
+            grid=parse_grid(grid),
             split=split,
             precision=precision,
         ),
@@ -97,7 +102,8 @@ def paper(
     if dry_run:
         from segpatch.studies.paper.cost import estimate_paper
 
-        print(estimate_paper(networks, dataset, plan).describe())
+        begun = out if resume and not overwrite else None
+        print(estimate_paper(networks, dataset, plan, begun).describe())
         return
     study = run_paper(
         networks,
@@ -108,6 +114,7 @@ def paper(
         resume=resume,
         overwrite=overwrite,
         on_progress=ProgressPrinter(quiet),
+        on_estimate=None if quiet else lambda estimate: print(estimate.describe(), file=sys.stderr, flush=True),
         ray=ray,
     )
     written = read_study(out)
@@ -119,6 +126,18 @@ def paper(
     for warning in written.warnings:
         print(f"warning: {warning}")
     print(f"results: {out / 'study.json'}; page: {out / 'report' / 'index.html'}")
+
+
+def parse_grid(text: str | None) -> tuple[int, int] | None:
+    """(rows, columns) of "5x9"; BadInput for anything else."""
+    from segpatch.errors import BadInput
+
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise BadInput(f"--grid is rows x columns of places, such as 5x9; got {text!r}")
+    return int(parts[0]), int(parts[1])
 
 
 def read_plan(path: Path | None) -> PaperPlan:

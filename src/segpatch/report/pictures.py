@@ -198,14 +198,14 @@ def _scene(
     if photograph is not None:
         truth.insert(0, Shown(jpeg_uri(photograph), f"photograph of {name}", "photograph"))
     rows = []
+    families = {one.name: "transformer" if one.family == "transformer" else "CNN" for one in result.victims}
     for patch, victim in pairs:
         maps = [folder / safe_name(victim) / f"{safe_name(which)}.png" for which in ("clean", patch)]
         if all(path.is_file() for path in maps):
             clean, patched = (read_indices(path) for path in maps)
             must_be_alike(folder, labels, clean, patched)
-            rows.append(
-                (f"{victim} under {patch}", _triple(name, patch, victim, labels, clean, patched, folder, result))
-            )
+            title = f"{victim} ({families[victim]}) under {patch}"
+            rows.append((title, _triple(name, patch, victim, labels, clean, patched, folder, result)))
     return Scene(name, truth, rows)
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,9 +53,12 @@ def write_study_report(run: Path, out: Path, *, photographs: bool = False) -> Pa
     make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
-    for part in ("alignment", *_LISTS):
-        if rows := _rows(part, study.cells(part)):
-            write_whole(out / f"{part}.csv", _csv(rows))
+    tables = {part: _rows(part, study.cells(part)) for part in ("alignment", *_LISTS)}
+    reaches = study.cells("locality")
+    tables |= {"reach": [_reach(cell) for cell in reaches], "distance": [*chain(*map(_by_distance, reaches))]}
+    for name, rows in tables.items():
+        if rows:
+            write_whole(out / f"{name}.csv", _csv(rows))
     write_whole(out / "findings.md", findings_text(found).encode())
     write_whole(out / "index.html", _page(study, found, groups, drawn, photographs).encode())
     return out / "index.html"
@@ -87,6 +91,7 @@ def _page(
         scenes=_scenes(study, photographs),
         wrong="#{:02x}{:02x}{:02x}".format(*WRONG),
         classes=study.cells("locality"),
+        reaches=[_reach(cell) for cell in study.cells("locality")],
         command=study.record["command"],
         plan=json.dumps(study.record["plan"], indent=2),
     )
@@ -99,7 +104,10 @@ def _coded(text: str) -> Markup:
 
 
 def _scenes(study: Study, photographs: bool) -> list[Scene]:
-    """Each network under its own patch of the last preset and first seed, in the scenes that the matrix kept."""
+    """Each network under its own patch of the last preset and first seed, in the scenes that the matrix kept.
+
+    A CNN and a transformer by turns, so that the two kinds stand beside each other.
+    """
     run, result = study.directory / "matrix", study.matrices.get("matrix")
     if result is None:
         if photographs:
@@ -111,7 +119,9 @@ def _scenes(study: Study, photographs: bool) -> list[Scene]:
         for patch in sorted(result.patches, key=lambda patch: -(patch.seed or 0))
         if len(patch.trained_on) == 1
     }
-    return scenes(run, result, [(patch, victim) for victim, patch in own.items()], seen, most=2)
+    far = [victim.name for victim in result.victims if victim.family == "transformer" and victim.name in own]
+    turns = zip_longest([name for name in own if name not in far], far)
+    return scenes(run, result, [(own[name], name) for turn in turns for name in turn if name], seen, most=2)
 
 
 def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
@@ -166,6 +176,40 @@ def _rows(part: str, cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         rows += [{**names, **_flat(row)} for row in cell[_LISTS[part]]]
     return rows
+
+
+def _reach(cell: dict[str, Any]) -> dict[str, Any]:
+    """How far a patch's damage reaches, with intervals, and how far damage to all pixels alike would."""
+    row = {key: cell[key] for key in ("patch", "victim", "family", "images", "patch_width")}
+    for key in ("r50", "r90", "r50_widths", "r90_widths", "remote"):
+        row |= {**_estimate(key, cell["reach"][key]), f"{key}_even": cell["reach_of_even_damage"][key]["value"]}
+    return row
+
+
+def _by_distance(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a distance bin: newly wrong shares of a patch and its control, and scores lost beyond the control.
+
+    None of a cell that was kept before these shares were.
+    """
+    names = {key: cell[key] for key in ("patch", "victim", "family")}
+    return [
+        {
+            **names,
+            "upper": lost["upper"],
+            "pixels": lost["pixels"],
+            **_estimate("patched", share["patched"]),
+            **_estimate("control", share["control"]),
+            **_estimate("over_control", share["over_control"]),
+            **_estimate("pixel_accuracy_drop", lost["pixel_accuracy"]),
+            **_estimate("miou_drop", lost["miou"]),
+        }
+        for lost, share in zip(cell["bins"], cell.get("flips", ()), strict=False)
+    ]
+
+
+def _estimate(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """A value and its interval as three columns."""
+    return {name: found["value"], f"{name}_low": found["ci95"][0], f"{name}_high": found["ci95"][1]}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from segpatch.models.victim import Victim
 from segpatch.names import safe_name
 from segpatch.patch import Patch
 from segpatch.processes import ALONE, Processes
-from segpatch.studies.attack import run_attack
+from segpatch.studies.attack import PATCH_FILE, run_attack
 from segpatch.studies.cells import PATIENCE, run_cells
 from segpatch.studies.progress import OnProgress, silent
 
@@ -85,6 +85,11 @@ def planned_patches(victims: Sequence[Victim], plan: MatrixPlan) -> list[Planned
                 config = replace(base, seed=seed, **plan.overrides)
                 out.append(PlannedPatch(tuple(trainer), config))
     return out
+
+
+def untrained(todo: Sequence[PlannedPatch], out: Path | None) -> list[PlannedPatch]:
+    """Those that no finished run of a directory holds; all of them without one."""
+    return [item for item in todo if out is None or not (out / item.folder / PATCH_FILE).is_file()]
 
 
 def train_planned(

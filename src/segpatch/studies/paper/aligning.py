@@ -34,7 +34,8 @@ def alignment_cells(context: Context) -> list[Cell]:
     for patch in context.patches():
         snapshots = read_snapshots(context.folder(patch.name))
         steps = list(snapshots)
-        chosen = [steps[round((k + 1) * len(steps) / context.plan.along) - 1] for k in range(context.plan.along)]
+        along = min(context.plan.along, len(steps))
+        chosen = [steps[round((k + 1) * len(steps) / along) - 1] for k in range(along)]
         for step in chosen:
             cells.append(
                 _cell(context, f"{safe_name(patch.name)}@{step}", snapshots[step], config_of(patch), patch)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from segpatch.attack_config import AttackConfig
+from segpatch.clean import CleanPredictions
 from segpatch.data import Dataset, batches
 from segpatch.data.images import SplitImages, spaced
 from segpatch.errors import BadInput
@@ -30,7 +31,8 @@ RESULT = "result.json"
 @dataclass(frozen=True)
 class Context:
     """training: the images that patches are trained on; split, measured: what is measured, block: how many of
-    these are resampled together; matrix: its run."""
+    these are resampled together; matrix: its run; clean: what the parts that measure images as they are have
+    predicted without a patch."""
 
     victims: Sequence[Victim]
     dataset: Dataset
@@ -42,6 +44,7 @@ class Context:
     matrix: Path
     result: TransferResult
     on_progress: OnProgress
+    clean: CleanPredictions = field(default_factory=CleanPredictions)
 
     def victim(self, name: str) -> Victim:
         """The victim of a name."""

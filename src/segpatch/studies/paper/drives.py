@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from segpatch.evaluation import Scores
@@ -21,9 +21,14 @@ _LEAST = 10
 
 def drive_cells(context: Context) -> list[Cell]:
     """A cell for all images, and one per drive or city of at least ten."""
-    images = Counter(context.result.dataset.groups)
-    named = [name for name, count in images.items() if count >= _LEAST and len(images) > 1]
+    named = drive_names(context.result.dataset.groups)
     return [_cell(context, "all", None), *(_cell(context, name, name) for name in named)]
+
+
+def drive_names(groups: Sequence[str]) -> list[str]:
+    """The drives or cities of images, those with enough of them; none where there is one alone."""
+    images = Counter(groups)
+    return [name for name, count in images.items() if count >= _LEAST and len(images) > 1]
 
 
 def _cell(context: Context, name: str, group: str | None) -> Cell:

@@ -15,6 +15,7 @@ from segpatch.locality import (
     Locality,
     LocalityCounter,
     bin_drops,
+    bin_flips,
     class_distance,
     flip_rate,
     reach,
@@ -47,6 +48,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
             [patch, control],
             seed=context.plan.seed,
             precision=context.plan.precision,
+            remembered=context.clean,
             on_image=lambda done: show(done, len(indices)),
             on_picture=counter.add,
             pictures=frozenset(names[index] for index in indices),
@@ -63,6 +65,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
             "images": len(indices),
             "patch_width": rows.side,
             "bins": [asdict(drop) for drop in bin_drops(rows, beside, counts)],
+            "flips": [asdict(share) for share in bin_flips(rows, beside, counts)],
             "reach": asdict(reach(rows, beside, counts)),
             "reach_uncorrected": asdict(reach(rows, None, counts)),
             # Most of an image is far from the patch: what damage to all pixels alike would give.

@@ -1,17 +1,17 @@
-"""Damage by where the patch lies: the same patch at every place of a grid over the image."""
+"""Damage by where the patch lies: the same patch at every place of a grid, in one pass over the images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from segpatch.evaluation import Place
+from segpatch.evaluation import Place, evaluate_all
 from segpatch.models.victim import Victim
 from segpatch.names import safe_name
 from segpatch.patch import Patch
 from segpatch.studies.paper.context import Cell, Context
 from segpatch.studies.paper.sizes import excess
-from segpatch.transfer import transfer_matrix
+from segpatch.transfer import judged
 from segpatch.types import Region
 
 
@@ -39,22 +39,31 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
     indices = context.images(context.plan.place_images)
 
     def work(show: Callable[[int, int], None]) -> dict[str, Any]:
+        spots = [(row, column) for row in range(rows) for column in range(columns)]
+        places = [at(*spot, rows, columns) for spot in spots]
+        pair = [context.control(patch), patch]
+        clean, *scores = evaluate_all(
+            [victim],
+            context.batches(indices),
+            [None, *pair * len(places)],
+            place=["centre", *(place for place in places for _ in pair)],
+            precision=context.plan.precision,
+            on_image=lambda done: show(done, len(indices)),
+            remembered=context.clean,
+        )
         grid = []
-        for row in range(rows):
-            for column in range(columns):
-                matrix = transfer_matrix(
-                    [victim],
-                    context.batches(indices),
-                    [context.control(patch), patch],
-                    groups=context.groups(indices),
-                    block=context.block_among(len(indices)),
-                    margin=context.plan.margin,
-                    place=at(row, column, rows, columns),
-                    seed=context.plan.seed,
-                    precision=context.plan.precision,
-                )
-                grid.append({"row": row, "column": column, **excess(matrix, patch, victim)})
-                show(len(grid), rows * columns)
+        for number, (row, column) in enumerate(spots):
+            matrix = judged(
+                [clean, *scores[2 * number : 2 * number + 2]],
+                [victim.name],
+                victim.label_classes.names,
+                pair,
+                groups=context.groups(indices),
+                block=context.block_among(len(indices)),
+                margin=context.plan.margin,
+                seed=context.plan.seed,
+            )
+            grid.append({"row": row, "column": column, **excess(matrix, patch, victim)})
         return {
             "patch": patch.name,
             "victim": victim.name,

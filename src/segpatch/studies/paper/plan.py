@@ -34,7 +34,8 @@ class PaperPlan:
     ensembles: patches, as in MatrixPlan; overrides: fields of AttackConfig. images: how many are measured, evenly
     spaced, None for all; groups: only those of these drives or cities. first_seed_only: whether the other parts
     take the patches of the first seed alone. draws: batches of scenes that gradients are compared over; along:
-    patches on the way whose gradients are compared, the last one included. snapshots: points of a curve.
+    patches on the way whose gradients are compared, the last one included, at most one a snapshot. snapshots:
+    points of a curve.
     curve_images, size_images, place_images: measured by these parts. scales: of the measured images. grid: rows
     and columns of places. ablation_victims (the first network if empty), ablation_preset, ablation_images: of
     losses and ablations; losses: names of LOSSES, ablations: of ABLATIONS, all if empty. checkpoints: victims that
@@ -52,7 +53,7 @@ class PaperPlan:
     split: str | None = None
     first_seed_only: bool = True
     draws: int = 16
-    along: int = 1
+    along: int = 4
     snapshots: int = 10
     curve_images: int | None = 32
     size_images: int | None = 32
@@ -84,8 +85,8 @@ class PaperPlan:
             raise BadInput(f"draws must be at least 4, got {self.draws}")
         if self.snapshots < 1:
             raise BadInput(f"snapshots must be at least 1, got {self.snapshots}")
-        if not 1 <= self.along <= self.snapshots:
-            raise BadInput(f"along must be from 1 to the number of snapshots ({self.snapshots}), got {self.along}")
+        if self.along < 1:
+            raise BadInput(f"along must be at least 1, got {self.along}")
         if "accuracy" in self.only and len(self.checkpoints) < 2:
             raise BadInput("accuracy needs two checkpoints or more; name victims with --checkpoint")
         if min(self.grid) < 1 or any(not 0 < scale <= 8 for scale in self.scales):

@@ -16,9 +16,11 @@ from segpatch.published import victim_as_released
 from segpatch.report import write_report
 from segpatch.runs import LOCK, open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
+from segpatch.studies.estimate import Estimate
 from segpatch.studies.matrix import measured_indices, run_matrix
 from segpatch.studies.paper.aligning import alignment_cells
 from segpatch.studies.paper.context import Cell, Context, run_cell
+from segpatch.studies.paper.cost import estimate_paper
 from segpatch.studies.paper.curves import curve_cells
 from segpatch.studies.paper.drives import drive_cells
 from segpatch.studies.paper.local import locality_cells
@@ -50,13 +52,15 @@ def run_paper(
     resume: bool = False,
     overwrite: bool = False,
     on_progress: OnProgress = silent,
+    on_estimate: Callable[[Estimate], None] | None = None,
     ray: str | None = None,
 ) -> dict[str, Any]:
     """Runs the parts of the plan into a directory and returns what study.json holds: every cell's result, by name.
 
     The victims must speak the data set's classes. `matrix` and `ablations/NAME` hold transfer runs,
     `cells/PART/NAME` the rest. Interrupted, `resume` goes on with the first cell that is not finished; none is
-    worked out twice. ray: trains patches side by side, see `run_cells`.
+    worked out twice. on_estimate gets what is left to do and to wait for, before anything begins; a finished study
+    has no estimate. ray: trains patches side by side, see `run_cells`.
     """
     training = split_images(dataset, dataset.train_split, plan.train_images)
     plan = _with_finished_parts(plan, out) if resume and not overwrite else plan
@@ -76,6 +80,8 @@ def run_paper(
             return done
         results = {}
         with run.kept_if_begun():
+            if on_estimate:
+                on_estimate(estimate_paper(victims, dataset, plan, out))
             for name, (networks, matrix) in asked.items():
                 place = out / name
                 result = run_matrix(
