@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from segpatch.published import published_matrix
-from segpatch.report.crossed import beside_published, crossed
+from segpatch.report.crossed import crossed
 from segpatch.report.record import Study, held_apart
 
 Bounds = tuple[float, float]
@@ -79,21 +78,3 @@ def test_intervals_apart():
     assert held_apart([((0.3, 0.4), (0.1, 0.2)), ((0.5, 0.6), (0.5, 0.7))]) == "undecided"
     assert held_apart([((0.3, 0.4), (0.1, 0.2)), ((0.1, 0.2), (0.5, 0.7))]) == "does not hold"
     assert held_apart([]) == "undecided"
-
-
-def test_what_the_published_table_has_stands_beside_ours():
-    patches = {"p": ["s"], "both": ["s", "bise"]}
-    bounds = {
-        ("p", "s"): (0.1, 0.2),
-        ("p", "bise"): (0.0, 0.04),
-        ("p", "hr"): (0.0, 0.1),
-        ("both", "s"): (0.1, 0.2),
-    }
-    rows = beside_published(study(patches, bounds, preset="released"))
-    assert [(patch, victim) for patch, victim, _ in rows] == [("p", "s"), ("p", "bise")], "no HRNet, nor several"
-    for (_, _, drops), ours, network in zip(rows, (0.15, 0.02), ("pidnet-s", "bisenetv2"), strict=True):
-        theirs = published_matrix().drop_over_random("pidnet-s", network)
-        assert (drops.ours, drops.theirs) == (pytest.approx(ours), theirs)
-        assert drops.difference == pytest.approx(ours - theirs)
-    assert beside_published(study(patches, bounds)) == [], "made by another preset"
-    assert beside_published(Study(Path(), {"cells": {}}, {})) == []

@@ -1,10 +1,9 @@
-"""What the matrix says: patches on their own networks, on others, on twins, and beside the published table."""
+"""What the matrix says: patches on their own networks, on others, and on twins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from segpatch.published import Beside, beside
 from segpatch.report.record import Finding, Holds, Study, held_above, not_run, number
 from segpatch.results import CellRecord, TransferResult
 from segpatch.statistics import verdict
@@ -101,23 +100,6 @@ def experiments(study: Study) -> list[Finding]:
     for claim, chosen in ((second, to_second), (third, further)):
         said = [_below(f"{claim} (`{preset}`)", cells) for preset, cells in _between(study, chosen).items()]
         out += said or [not_run(claim)]
-    return out
-
-
-def beside_published(study: Study) -> list[tuple[str, str, Beside]]:
-    """(patch, network, drops) of every cell of the `released` preset that Table I has too."""
-    result = study.matrices.get("matrix")
-    if result is None:
-        return []
-    networks = _networks(result)
-    out = []
-    for cell in _trained(result, "released"):
-        (own, *others) = next(patch for patch in result.patches if patch.name == cell.patch).trained_on
-        if others or cell.over_random is None or cell.over_random.drop is None or cell.miou is None:
-            continue
-        found = beside(networks[own], networks[cell.victim], cell.miou, cell.miou + cell.over_random.drop)
-        if found.theirs is not None:
-            out.append((cell.patch, cell.victim, found))
     return out
 
 
