@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from fabricate import write_cityscapes
 from segpatch.patch import grey_patch, save_patch
 
 Make = Callable[[Path], object]
@@ -123,11 +124,28 @@ def folder(name: str, **files: str) -> Make:
     return make
 
 
+def towns(root: Path) -> None:
+    for split in ("train", "val"):
+        write_cityscapes(root / "c", split, "aachen", 0)
+
+
+def towns_and_plan(plan: str) -> Make:
+    def make(root: Path) -> None:
+        towns(root)
+        (root / "p.toml").write_text(plan)
+
+    return make
+
+
 CHECK = "models check pidnet-s {}/c.pth"
 SHOW = "patch show {}/patch.safetensors"
 DRY = "attack --victim pidnet-s --data folder:{}/data --train-split val --out {}/out"
 FILE = "attack --victims {}/v.toml --data folder:{}/data --out {}/out"
 STUDY = "study paper --victim pidnet-s --data streets --config {}/p.toml --out {}/out"
+
+RELEASED = "study paper --victim pidnet-s --data cityscapes:{}/c --out {}/out --as-released"
+PLAN = "study paper --victim pidnet-s --data cityscapes:{}/c --config {}/p.toml --out {}/out"
+PLANNED = f"{PLAN} --as-released"
 
 BAD = [
     Bad("data of no kind", nothing, "data check nonsense", "nonsense"),
@@ -234,6 +252,9 @@ BAD = [
     Bad("plan that is not there", nothing, STUDY, "give a TOML file with fields of the plan"),
     Bad("plan that is no TOML", text("p.toml", "= 1"), STUDY, "no TOML file"),
     Bad("plan with an unknown field", text("p.toml", "seedz = [1]"), STUDY, "unknown field"),
+    Bad("steps that the published run did not have", towns, f"{RELEASED} --steps 5", "steps is 14880 in"),
+    Bad("plan of another precision", towns_and_plan('precision = "bf16"'), PLANNED, "precision is fp32 in"),
+    Bad("plan that says as released", towns_and_plan("as_released = true\nimages = 3"), PLAN, "images is all"),
     Bad("plan with a wrong type", text("p.toml", 'seeds = "x"'), STUDY, "seeds"),
     Bad(
         "plan that would run code",

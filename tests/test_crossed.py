@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
-from segpatch.published import published_matrix
 from segpatch.report import record
 from segpatch.report.crossed import (
-    beside_published,
     ensembles,
     experiments,
     other_networks,
@@ -19,34 +13,9 @@ from segpatch.report.crossed import (
     twins,
 )
 from segpatch.report.excess import Excess
-from segpatch.report.record import Study
 
 Bounds = tuple[float, float]
 NETWORKS = {"s": "pidnet-s", "s2": "pidnet-s", "l": "pidnet-l", "bise": "bisenetv2", "hr": "hrnet-w18-small"}
-
-
-def study(patches: dict[str, list[str]], bounds: dict[tuple[str, str], Bounds], preset: str = "paper") -> Study:
-    """A matrix of these patches (name: trained on) and these intervals beyond random."""
-    cells = [
-        SimpleNamespace(
-            patch=patch,
-            victim=victim,
-            white_box=victim in patches[patch],
-            miou=0.3,
-            miou_drop=high,
-            over_random=SimpleNamespace(drop=(low + high) / 2, ci95=(low, high), p_holm=0.01),
-        )
-        for (patch, victim), (low, high) in bounds.items()
-    ]
-    result: Any = SimpleNamespace(
-        victims=[SimpleNamespace(name=name, network=network) for name, network in NETWORKS.items()],
-        patches=[
-            SimpleNamespace(name=name, kind="trained", preset=preset, trained_on=on, seed=0)
-            for name, on in patches.items()
-        ],
-        cells=cells,
-    )
-    return Study(Path(), {"cells": {}}, {"matrix": result})
 
 
 def excess(
@@ -126,21 +95,3 @@ def test_the_first_two_experiments_and_the_next_check():
     assert (first.verdict, second.verdict, check.verdict) == ("holds", "holds", "does not hold")
     assert "published 0.108" in first.claim
     assert {found.verdict for found in experiments([OWN])} == {"not run"}
-
-
-def test_what_the_published_table_has_stands_beside_ours():
-    patches = {"p": ["s"], "both": ["s", "bise"]}
-    bounds = {
-        ("p", "s"): (0.1, 0.2),
-        ("p", "bise"): (0.0, 0.04),
-        ("p", "hr"): (0.0, 0.1),
-        ("both", "s"): (0.1, 0.2),
-    }
-    rows = beside_published(study(patches, bounds, preset="released"))
-    assert [(patch, victim) for patch, victim, _ in rows] == [("p", "s"), ("p", "bise")], "no HRNet, nor several"
-    for (_, _, drops), ours, network in zip(rows, (0.15, 0.02), ("pidnet-s", "bisenetv2"), strict=True):
-        theirs = published_matrix().drop_over_random("pidnet-s", network)
-        assert (drops.ours, drops.theirs) == (pytest.approx(ours), theirs)
-        assert drops.difference == pytest.approx(ours - theirs)
-    assert beside_published(study(patches, bounds)) == [], "made by another preset"
-    assert beside_published(Study(Path(), {"cells": {}}, {})) == []

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, replace
+from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpatch.attack_config import PRESETS, AttackConfig, resolve, step_size
 from segpatch.compositing import centre_region
-from segpatch.data.classes import CITYSCAPES
-from segpatch.eot import generator_at
+from segpatch.data import CITYSCAPES, Dataset, Sample, batches
+from segpatch.data.images import SplitImages, split_images
+from segpatch.eot import PatchEOT, generator_at
 from segpatch.errors import BadInput
 from segpatch.losses import LOSSES
 from segpatch.models.catalogue import entries_of
 from segpatch.models.networks import ALIASES, MODELS
 from segpatch.models.settings import Settings
-from segpatch.models.victim import IMAGENET_MEAN, IMAGENET_STD, Victim
+from segpatch.models.victim import Provenance, Victim
 from segpatch.patch import random_pixels
 from segpatch.published import (
     ATTACK_FIELDS,
     RANDOM,
-    as_released,
-    beside,
+    Beside,
+    published_curve,
     published_curves,
     published_matrix,
     published_settings,
     victim_as_released,
 )
+from segpatch.published import as_released as released_fields
+from segpatch.studies.matrix import measured_indices
+from segpatch.studies.paper import PaperPlan, as_released
+from segpatch.studies.paper.matrices import study_matrices
+from segpatch.studies.planned import MatrixPlan, planned_patches
 from segpatch.transforms import Scene, SceneEOT, apply_scene, apply_scene_to_labels, draw_scene
-from segpatch.types import IGNORE
+from segpatch.types import IGNORE, Batch
 from segpatch.updates import sign_step
 from tiny import conv_victim
 
@@ -183,14 +192,13 @@ def test_other_names_of_a_network():
 
 
 def test_beside_by_hand():
-    seen = beside("icnet", "icnet", 0.60, 0.65)
+    seen = Beside.of(0.05, published_matrix().drop_over_random("icnet", "icnet"))
     assert seen == pytest.approx((0.05, 0.0350408, 0.0149592), abs=1e-7)
 
 
 def test_beside_nothing():
-    assert beside(L, "ddrnet-23", 0.5, 0.75) == (0.25, None, None)
-    assert beside(L, L, None, 0.7) == (None, drop(L, L), None)
-    assert beside(L, L, 0.7, None).difference is None
+    assert Beside.of(0.25, None) == (0.25, None, None)
+    assert Beside.of(None, 0.25) == (None, 0.25, None)
 
 
 def test_curves():
@@ -238,28 +246,76 @@ def test_everything_says_where_it_comes_from():
 # ------------------------------------------------------------------- the preset `released` against the table
 
 
-class Images:
-    """As many images of the same size as Cityscapes train has, of one pixel in memory."""
+class Picture(NamedTuple):
+    """An image of Cityscapes' size, brighter from left to right, of one row in memory."""
 
-    def __len__(self) -> int:
-        return 2975
+    labelled = True
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        pixel = torch.zeros((), dtype=torch.uint8)
-        return pixel.expand(3, 1024, 2048), pixel.expand(1024, 2048)
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        row = np.arange(2048, dtype=np.uint8)[None, :, None]
+        return np.broadcast_to(row, (1024, 2048, 3)), np.broadcast_to(row[..., 0] % 19, (1024, 2048))
+
+    def read_labels(self) -> np.ndarray:
+        return self.read()[1]
+
+    def size(self) -> tuple[int, int]:
+        return 1024, 2048
+
+    def digest(self) -> bytes:
+        return b""
+
+
+def pictures(count: int) -> tuple[Sample, ...]:
+    return tuple(Sample(f"image{k}", "city", Picture()) for k in range(count))
+
+
+CITYSCAPES_SIZED = Dataset(
+    kind="cityscapes",
+    spec="cityscapes:DIR",
+    classes=CITYSCAPES,
+    splits={"train": pictures(2975), "val": pictures(500)},
+    eval_split="val",
+)
+HOSTILE = PaperPlan(
+    presets=("strong", "paper"),
+    seeds=(3, 4),
+    ensembles=(("cnn", "transformer"),),
+    overrides={
+        "steps": 5, "batch_size": 2, "crop": (64, 64), "patch_size": (9, 9), "loss": "segpgd", "flip": 0.0,
+        "scales": (1.0, 1.0), "place": "drawn", "start": "grey", "stepper": "adam", "step_size": 0.5,
+        "schedule": "cosine", "select": "best", "held_out": 4, "patch_eot": PatchEOT(), "precision": "bf16",
+        "range": ((0, 0, 0), (1, 1, 1)),
+    },
+    images=3,
+    groups=("city",),
+    train_images=7,
+    split="train",
+    snapshots=2,
+    precision="bf16",
+    batch_size=7,
+)  # fmt: skip
+"""Everything that the published run fixed, and another choice of it."""
 
 
 class Run(NamedTuple):
-    """What an attack goes by once its config is resolved."""
+    """What a study as released trains and measures, from the plan to the resolved config."""
 
     config: AttackConfig
     victim: Victim
+    training: SplitImages
+    matrix: MatrixPlan
 
     @property
     def scenes(self) -> list[Scene]:
         """Some hundred draws."""
         eot = SceneEOT(self.config.scales, self.config.crop, self.config.flip)
         return [draw_scene(eot, 1024, 2048, generator_at(0, number)) for number in range(400)]
+
+    @property
+    def measured(self) -> Batch:
+        """The first images as they are measured."""
+        split, indices = self.matrix.split, measured_indices(CITYSCAPES_SIZED, self.matrix.split, self.matrix)
+        return next(batches(CITYSCAPES_SIZED, split, batch_size=self.matrix.batch_size, indices=indices))
 
     def region(self, height: int, width: int) -> tuple[int, ...]:
         return tuple(centre_region(height, width, *self.config.patch_size))
@@ -269,9 +325,29 @@ class Run(NamedTuple):
         return self.victim.normalise(value.view(1, 3, 1, 1)).flatten().tolist()
 
 
+def published_victim(family: str) -> Victim:
+    """A network of the published run, but for its input and weights."""
+    network = {"cnn": V2, "transformer": SEGFORMER}[family]
+    others = {
+        "mean": (0.1, 0.2, 0.3),
+        "std": (1, 1, 1),
+        "channel_order": "bgr",
+        "value_range": 255.0,
+        "window": 512,
+    }
+    about = Provenance(network=network, family=family)
+    return replace(conv_victim(name=family), **others, classes=CITYSCAPES, provenance=about)
+
+
+@cache
 def released(family: str) -> Run:
-    victim = replace(conv_victim(family=family), mean=IMAGENET_MEAN, std=IMAGENET_STD, classes=CITYSCAPES)
-    return Run(resolve(PRESETS["released"], Images(), [victim]), victim)
+    """A hostile plan, once it is as released."""
+    victims, plan = as_released([published_victim(family)], CITYSCAPES_SIZED, HOSTILE)
+    training = split_images(CITYSCAPES_SIZED, CITYSCAPES_SIZED.train_split, plan.train_images)
+    networks, matrix = study_matrices(victims, training, plan)["matrix"]
+    (planned,) = planned_patches(networks, matrix)
+    assert planned.name == f"{family}/released/s0"
+    return Run(resolve(planned.config, training, planned.victims), networks[0], training, matrix)
 
 
 def bounds(run: Run) -> list[float]:
@@ -308,15 +384,66 @@ def padding_label(run: Run) -> int:
     )
 
 
+SIZED = torch.arange(24.0).view(1, 1, 4, 6).square() / 576
+"""A small picture that each interpolation makes something else of."""
+
+
+def image_interpolation(run: Run) -> str:
+    shown = apply_scene(SIZED[0].expand(3, 4, 6), Scene((7, 9), 0, 0, (7, 9), False))[0]
+    modes = ("nearest", "nearest-exact", "area", "bilinear", "bicubic")
+    (found,) = (mode for mode in modes if torch.allclose(shown, F.interpolate(SIZED, (7, 9), mode=mode)[0, 0]))
+    return found
+
+
+def label_interpolation(run: Run) -> str:
+    shown = apply_scene_to_labels(
+        torch.tensor([[0, 9], [0, 9]], dtype=torch.uint8), Scene((5, 5), 0, 0, (5, 5), False)
+    )
+    return "nearest" if set(shown.flatten().tolist()) == {0, 9} else "mixed"
+
+
+def eval_scales(run: Run) -> tuple[float, ...]:
+    return tuple({side / full for side, full in zip(run.measured.images.shape[2:], (1024, 2048), strict=True)})
+
+
+def eval_flip(run: Run) -> float:
+    shown, whole = run.measured.images[0, 0, 0], torch.arange(2048).to(torch.uint8) / 255
+    return 0.0 if torch.equal(shown, whole) else 1.0
+
+
+def seed(run: Run) -> int | None:
+    """None: one run, with whatever seed is asked for."""
+    asked = as_released([published_victim("cnn")], CITYSCAPES_SIZED, HOSTILE, ["seeds"])[1]
+    return None if len(run.matrix.seeds) == 1 and asked.seeds == HOSTILE.seeds else run.config.seed
+
+
+def unused(run: Run) -> tuple[str, ...]:
+    of_the_patch = ("rotation", "translation", "patch scaling", "brightness", "noise")
+    fixed = run.config.patch_eot is None and run.config.place == "centre"
+    known = {field.name for field in fields(AttackConfig)}
+    terms = tuple(n for n in ("total variation", "printability") if n.replace(" ", "_") not in known)
+    return (*(of_the_patch if fixed else ()), *terms)
+
+
 TENTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1)
+SIZES = (
+    (512, 1024), (615, 1229), (717, 1434), (819, 1638), (922, 1843), (1024, 2048), (1127, 2253), (1229, 2458),
+    (1331, 2662), (1434, 2867), (1536, 3072), (1639, 3277), (1741, 3482), (1843, 3686), (1946, 3891), (2048, 4096),
+    (2151, 4301),
+)  # fmt: skip
+UNUSED = ("rotation", "translation", "patch scaling", "brightness", "noise", "total variation", "printability")
 RANGE = ((0.485, 0.456, 0.406), (0.714, 0.680, 0.631))
 Row = tuple[str, Any, Any, Callable[[Run], Any]]
 
 # Name, for a CNN, for a transformer, and how it is read from a resolved config.
 ROWS: list[Row] = [
+    ("dataset", "cityscapes", "cityscapes", lambda run: run.training.dataset.kind),
+    ("train_split", "train", "train", lambda run: run.training.split),
+    ("val_split", "val", "val", lambda run: run.matrix.split),
+    ("val_images", 500, 500, lambda run: len(measured_indices(CITYSCAPES_SIZED, run.matrix.split, run.matrix))),
     ("classes", 19, 19, lambda run: len(run.victim.label_classes)),
     ("ignore_label", 255, 255, lambda run: IGNORE),
-    ("train_images", 2975, 2975, lambda run: len(Images())),
+    ("train_images", 2975, 2975, lambda run: len(run.training)),
     ("patch_size", (200, 200), (200, 200), lambda run: run.config.patch_size),
     ("place", "centre", "centre", lambda run: run.config.place),
     ("train_region", (412, 412, 200, 200), (412, 412, 200, 200), lambda run: run.region(*run.config.crop)),
@@ -329,22 +456,33 @@ ROWS: list[Row] = [
     ("clamp", (0.0, 1.0), (0.0, 1.0), lambda run: tuple(bounds(run))),
     ("range", RANGE, RANGE, lambda run: run.config.range),
     ("batch_size", 6, 1, lambda run: run.config.batch_size),
-    ("epochs", 30, 15, lambda run: run.config.steps * run.config.batch_size / 2975),
+    ("epochs", 30, 15, lambda run: run.config.steps // -(-2975 // run.config.batch_size)),
+    ("updates", 14880, 45060, lambda run: run.config.steps),
     ("select", "last", "last", lambda run: run.config.select),
     ("held_out", 0, 0, lambda run: run.config.held_out),
     ("scales", TENTHS, TENTHS, lambda run: run.config.scales),
     ("scale_base", 2048, 2048, lambda run: next(s.scaled[1] for s in run.scenes if s.scaled[0] == 1024)),
+    ("scaled_sizes", SIZES, SIZES, lambda run: tuple(sorted({s.scaled for s in run.scenes}))),
+    ("image_interpolation", "bilinear", "bilinear", image_interpolation),
+    ("label_interpolation", "nearest", "nearest", label_interpolation),
     ("crop", (1024, 1024), (1024, 1024), lambda run: run.config.crop),
     ("padding", 0.0, 0.0, padding),
     ("padding_label", 255, 255, padding_label),
     ("flip", 0.5, 0.5, lambda run: run.config.flip),
     ("patch_eot", None, None, lambda run: run.config.patch_eot),
+    ("unused", UNUSED, UNUSED, unused),
     ("mean", (0.485, 0.456, 0.406), (0.485, 0.456, 0.406), lambda run: run.victim.mean),
     ("std", (0.229, 0.224, 0.225), (0.229, 0.224, 0.225), lambda run: run.victim.std),
     ("channel_order", "rgb", "rgb", lambda run: run.victim.channel_order),
     ("value_range", 1.0, 1.0, lambda run: run.victim.value_range),
     ("window", None, None, lambda run: run.victim.window),
+    ("eval_size", (1024, 2048), (1024, 2048), lambda run: tuple(run.measured.images.shape[2:])),
+    ("eval_batch_size", 1, 1, lambda run: len(run.measured.images)),
+    ("eval_scales", (1.0,), (1.0,), eval_scales),
+    ("eval_flip", 0.0, 0.0, eval_flip),
+    ("seed", None, None, seed),
     ("precision", "fp32", "fp32", lambda run: run.config.precision),
+    ("precision", "fp32", "fp32", lambda run: run.matrix.precision),
 ]
 
 
@@ -354,6 +492,11 @@ def test_released_resolves_to_the_published(name, cnn, transformer, read):
     for family, expected in (("cnn", cnn), ("transformer", transformer)):
         assert setting.of(family) == expected
         assert read(released(family)) == expected
+
+
+def test_every_published_setting_is_looked_at():
+    """align_corners is a network's own, see `test_what_a_network_saw_of_its_images`."""
+    assert {row[0] for row in ROWS} | {"align_corners"} == published_settings().keys()
 
 
 def test_paper_and_code_differ_where_they_do():
@@ -366,39 +509,37 @@ def test_paper_and_code_differ_where_they_do():
 
 @pytest.mark.parametrize("family", ["cnn", "transformer"])
 def test_as_released_is_the_preset(family):
-    config = AttackConfig(**as_released(family))
+    """But for the epochs, which were not whole there, and the patches that are kept."""
     run = released(family)
-    assert resolve(config, Images(), [run.victim]) == run.config
+    for config in (AttackConfig(**released_fields(family)), PRESETS["released"]):
+        found = resolve(config, run.training, [run.victim])
+        assert replace(found, steps=run.config.steps, snapshots=run.config.snapshots) == run.config
+    assert run.config.snapshots == {"cnn": 30, "transformer": 15}[family], "one an epoch"
+    assert found.steps == {"cnn": 14875, "transformer": 44625}[family]
     assert set(ATTACK_FIELDS) < {field.name for field in fields(AttackConfig)}
 
 
 def test_an_unknown_family_or_network_names_the_known():
     with pytest.raises(BadInput, match="transformer"):
-        as_released("vit")
+        released_fields("vit")
     with pytest.raises(BadInput, match="pidnet-s"):
         victim_as_released("pidnet-xs")
 
 
-def test_updates_are_as_published_but_for_epochs_that_were_not_whole():
-    """496 updates an epoch with a last batch of 5 there; here an epoch's rest is the next one's beginning."""
-    for family, steps, theirs in (("cnn", 14875, 14880), ("transformer", 44625, 45060)):
-        run = released(family)
-        assert (run.config.steps, published_settings()["updates"].of(family)) == (steps, theirs)
-        exact = resolve(replace(PRESETS["released"], steps=theirs), Images(), [run.victim])
-        assert exact == replace(run.config, steps=theirs)
-
-
-def test_scenes_are_as_published_to_a_row():
-    """There the short side is made from the rounded long side, which gives one row more at some scales."""
+def test_scenes_are_as_published():
+    """The short side is made from the rounded long side."""
     sizes = published_settings()["scaled_sizes"].value
     for scale, (height, width) in zip(TENTHS, sizes, strict=True):
         assert (width, height) == (int(2048 * scale + 0.5), int(1024 * int(2048 * scale + 0.5) / 2048 + 0.5))
     scenes = released("cnn").scenes
-    drawn = sorted({scene.scaled for scene in scenes})
-    assert [width for _, width in drawn] == [width for _, width in sizes]
-    assert all(0 <= theirs[0] - ours[0] <= 1 for ours, theirs in zip(drawn, sizes, strict=True))
     assert 150 < sum(scene.flip for scene in scenes) < 250
     assert all(scene.size == (1024, 1024) for scene in scenes)
+
+
+def test_the_curve_of_a_network():
+    assert published_curve("pidnet-s:best") is published_curves().networks[S]
+    assert published_curve("icnet/released/s0") is published_curves().networks[ICNET]
+    assert published_curve(SEGFORMER) is None and published_curve("a") is None
 
 
 def test_the_start_is_uniform_in_the_range():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from segpatch.errors import BadInput
 from segpatch.evaluation import predict_prepared
 from segpatch.losses import LOSSES
 from segpatch.metrics import confusion_matrix, iou_per_class, miou
+from segpatch.models.catalogue import entries_of
 from segpatch.models.victim import Provenance, Victim
 from segpatch.patch import load_patch
-from segpatch.published import VICTIM_FIELDS, victim_as_released
-from segpatch.published import as_released as released_fields
+from segpatch.published import VICTIM_FIELDS, published_matrix, updates_as_released, victim_as_released
 from segpatch.results import read_scores, read_transfer
 from segpatch.runs import read_json, write_json
 from segpatch.studies.attack import read_snapshots
@@ -40,6 +40,7 @@ from segpatch.studies.paper.local import locality_cells
 from segpatch.studies.paper.matrices import matrix_plan, study_matrices
 from segpatch.studies.paper.places import at, place_cells
 from segpatch.studies.paper.plan import OWN_PATCHES
+from segpatch.studies.paper.released import released_warnings
 from segpatch.studies.paper.sizes import cases
 from segpatch.studies.planned import planned_patches
 from segpatch.studies.progress import Progress, silent
@@ -493,31 +494,101 @@ def test_the_interval_of_the_change_covers_no_change_as_often_as_it_says(seed: i
     assert covered >= 80
 
 
+KNOWN = [("pidnet-s", "cnn"), ("bisenetv2", "cnn"), ("segformer-b5", "transformer")]
+RELEASED = [
+    replace(conv_victim(name=name), provenance=Provenance(network=name, family=family)) for name, family in KNOWN
+]
+TOWNS = replace(_EMPTY, kind="cityscapes")
+
+
 def test_as_released_is_the_published_run():
     """What is trained and measured, against the published table; `tests/test_published.py` has its every row."""
-    known = [("pidnet-s", "cnn"), ("bisenetv2", "cnn"), ("segformer-b5", "transformer")]
-    victims = [
-        replace(conv_victim(name=name), provenance=Provenance(network=name, family=family))
-        for name, family in known
-    ]
-    cityscapes = replace(_EMPTY, kind="cityscapes")
-    shown, plan = as_released(victims, cityscapes, PaperPlan(images=3, batch_size=7))
-    for victim, (name, _) in zip(shown, known, strict=True):
+    shown, plan = as_released(RELEASED, TOWNS, PaperPlan(images=3, batch_size=7))
+    for victim, (name, _) in zip(shown, KNOWN, strict=True):
         wanted = victim_as_released(name)
         assert {field: getattr(victim, field) for field in VICTIM_FIELDS} == {f: wanted[f] for f in VICTIM_FIELDS}
         assert victim.window is None
     asked = matrix_plan(plan)
     assert (asked.measured, asked.batch_size, asked.place, plan.precision) == (None, 1, "centre", "fp32")
-    sizes = [(torch.zeros(3, 1024, 2048, dtype=torch.uint8), torch.zeros(1024, 2048, dtype=torch.uint8))] * 2975
     planned = planned_patches(shown, asked)
-    assert [item.name for item in planned] == [f"{name}/released/s0" for name, _ in known]
-    for item, (_, family) in zip(planned, known, strict=True):
-        ours, theirs = (
-            resolve(config, sizes, item.victims)
-            for config in (replace(item.config, snapshots=0), AttackConfig(**released_fields(family)))
-        )
-        assert ours == theirs
+    assert [item.name for item in planned] == [f"{name}/released/s0" for name, _ in KNOWN]
+    for item, (_, family) in zip(planned, KNOWN, strict=True):
+        assert item.config == AttackConfig(**updates_as_released()[family])
     with pytest.raises(BadInput, match="give --data cityscapes:DIR"):
-        as_released(victims, _EMPTY, PaperPlan())
+        as_released(RELEASED, _EMPTY, PaperPlan())
     with pytest.raises(BadInput, match="unknown published network"):
-        as_released([conv_victim()], cityscapes, PaperPlan())
+        as_released([conv_victim()], TOWNS, PaperPlan())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"precision": "bf16"}, "precision is fp32 in the published run, got bf16; leave it out"),
+        ({"images": 40}, "images is all in the published run, got 40"),
+        ({"groups": ("aachen",)}, "groups is none in"),
+        ({"ensembles": (("pidnet-s", "bisenetv2"),)}, "ensembles is none in"),
+        ({"split": "train"}, "split is val in"),
+        ({"presets": ("released", "strong")}, "presets is"),
+        ({"batch_size": 4}, "batch_size is 1 in"),
+        ({"snapshots": 10}, "snapshots is 30 in"),
+        ({"overrides": {"steps": 200}}, "steps is 14880 in the published run, got 200"),
+        ({"overrides": {"batch_size": 6}}, "batch_size is 1 in the published run, got 6"),  # SegFormer's
+        ({"overrides": {"loss": "segpgd"}}, "loss is correct-pixel in"),
+    ],
+)
+def test_what_contradicts_the_published_run_is_refused(chosen: dict[str, Any], words: str):
+    with pytest.raises(BadInput, match=words):
+        as_released(RELEASED, TOWNS, PaperPlan(**chosen), chosen)
+
+
+def test_what_agrees_with_the_published_run_may_be_said():
+    chosen: dict[str, Any] = {
+        "presets": ("released",), "seeds": (3, 4), "split": "val",
+        "overrides": {"patch_size": [200, 200], "step_size": 0.005, "micro_batch": 2},
+    }  # fmt: skip
+    _, plan = as_released(RELEASED, TOWNS, PaperPlan(**chosen), chosen)
+    assert plan.seeds == (3, 4) and plan.overrides == {"micro_batch": 2}
+    assert plan == as_released(RELEASED, TOWNS, plan, [field.name for field in fields(plan)])[1]
+
+
+def test_a_plan_that_only_says_as_released_is_refused(tmp_path: Path):
+    with pytest.raises(BadInput, match="presets is"):
+        run_paper(RELEASED, TOWNS, PaperPlan(as_released=True), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_weights_and_images_of_another_run_are_said(dataset: Dataset):
+    def weights(network: str, taken_for: str | None, file: str | None = None) -> list[str]:
+        about = Provenance(network=network, taken_for=taken_for, checkpoint=file)
+        whole = replace(dataset, splits={"train": range(2975), "val": range(500)})
+        whole._usable.update(("train", "val"))
+        return released_warnings([replace(conv_victim(name="v"), provenance=about)], whole)
+
+    for network, known in published_matrix().networks.items():
+        file = (known.weights or "").removeprefix("nvidia/")
+        used = [entry.name for entry in entries_of(network) if entry.file.removesuffix(".bin") == file]
+        assert bool(weights(network, used[0] if used else None)) == (known.weights is None)
+    (own,) = weights("pidnet-s", None, "network.safetensors")
+    assert own.startswith(
+        "v has weights of network.safetensors, the published run those of PIDNet_S_Cityscapes_test"
+    )
+    (other,) = weights("pidnet-s", "pidnet-s-mmseg")
+    assert "unknown origin" in other
+    (private,) = weights("icnet-r50", "icnet-r50-mmseg")
+    assert "are not public" in private
+    few = released_warnings([], dataset)
+    assert few[1] == "the published run had 500 images of val; here there are 4 images of val"
+
+
+def test_a_study_as_released_says_what_differs(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On tiny images for four steps, as if that were what was published."""
+    monkeypatch.setattr(
+        "segpatch.studies.paper.matrices.updates_as_released",
+        lambda: {"cnn": {**OVERRIDES, "preset": "released", "snapshots": 2}},
+    )
+    towns = replace(dataset, kind="cityscapes")
+    victims, plan = as_released(RELEASED[:1], towns, replace(PLAN, only=("curves",), overrides={}))
+    study = run_paper(victims, towns, plan, tmp_path / "s")
+    assert study["plan"]["as_released"] and len(study["warnings"]) == 3
+    assert any("random patch for all images" in text for text in study["deviations"])
+    assert [p["step"] for p in study["cells"]["curves/pidnet-s_released_s0_on_pidnet-s"]["points"]] == [0, 2, 4]

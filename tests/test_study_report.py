@@ -17,6 +17,7 @@ from segpatch.errors import Missing
 from segpatch.names import safe_name
 from segpatch.report import write_report
 from segpatch.report.ablated import other_distances
+from segpatch.report.figures import PUBLISHED, class_curves_svg, curve_svg
 from segpatch.report.findings import (
     cut_out,
     findings,
@@ -140,6 +141,49 @@ def test_the_same_run_gives_the_same_files(run: Path, tmp_path: Path):
     files = {path.relative_to(run / "report") for path in (run / "report").rglob("*") if path.is_file()}
     assert files == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*.*")}
     assert all((run / "report" / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
+
+
+def test_published_numbers_stand_beside_ours(run: Path, tmp_path: Path):
+    """The networks renamed to published ones, and the preset to `released`."""
+    shutil.copytree(run, tmp_path / "s")
+    for name in ("matrix/transfer.json", "study.json"):
+        record = json.loads((tmp_path / "s" / name).read_text())
+        for victim in record.get("victims", []):
+            victim["network"] = {"a": "pidnet-s", "b": "segformer-b5"}.get(victim["name"], "custom")
+        for patch in record.get("patches", []):
+            patch["preset"] = "released" if patch["kind"] == "trained" else None
+        for cell in record["cells"].values() if name == "study.json" else []:
+            cell["classes"] = ["road", "car", "sky"] if cell.get("points") else cell.get("classes")
+        extra = {"warnings": ["other <weights>"], "deviations": ["other <scenes>"]} if name == "study.json" else {}
+        (tmp_path / "s" / name).write_text(json.dumps(record | extra))
+    page = write_report(tmp_path / "s", tmp_path / "out").read_text()
+    assert "other &lt;weights&gt;" in page and "other &lt;scenes&gt;" in page
+    assert ">Beside the published table" in page and "Run as released" in page
+    with (tmp_path / "out/published.csv").open() as file:
+        rows = {(row["patch"], row["victim"]): row for row in csv.DictReader(file)}
+    matrix = read_study(run).matrices["matrix"]
+    cell = matrix.cell("b/paper/s0", "a")
+    row = rows["b/paper/s0", "a"]
+    assert float(row["miou.ours"]) == cell.miou and float(row["clean_miou.ours"]) == cell.miou_clean
+    assert float(row["drop.ours"]) == cell.over_random.drop and float(row["drop.high"]) == cell.over_random.ci95[1]
+    assert float(row["miou.theirs"]) == pytest.approx(0.8652362) and ("random/full/s0", "a") in rows
+    assert (tmp_path / "out/findings.md").read_text().count("\n| b/paper/s0 on ") == 2
+    drawn = {
+        path.name: path.read_text().count(PUBLISHED) for path in (tmp_path / "out/plots").glob("*curves-*.svg")
+    }
+    assert {drawn[f"{part}-{safe_name('a/paper/s0 on a')}.svg"] for part in ("curves", "class-curves")} == {1}
+    assert drawn[f"curves-{safe_name('b/paper/s0 on b')}.svg"] == 0, "SegFormer is not in Fig. 2"
+    assert "Dashed: Fig. 2 itself" in page and "Dashed" not in (run / "report/index.html").read_text()
+
+
+def test_curves_show_every_class_and_the_gradient(run: Path):
+    curve = read_study(run).cells("curves")[0]
+    assert "gradient norm" in curve_svg(curve).decode()
+    drawn = class_curves_svg(curve).decode()
+    assert all(f">{name}<" in drawn for name in curve["classes"])
+    for point in curve["points"]:  # a class that is nowhere has no line, and stops nothing
+        point["iou"][0] = point["crop_iou"][0] = None
+    assert len(class_curves_svg(curve)) < len(drawn)
 
 
 def test_losses_are_compared_with_the_best_gamma(run: Path):

@@ -124,7 +124,7 @@ def resolve(config: AttackConfig, images: LabelledImages, victims: Sequence[Vict
             "hold out fewer"
         )
     height, width = images[0][1].shape
-    transformer = any(victim.provenance.family == "transformer" for victim in victims)
+    transformer = family_of(victims) == "transformer"
     batch_size = config.batch_size or (1 if transformer else 6)
     crop = config.crop or (min(height, width), min(height, width))
     side = max(1, round(200 / 1024 * height))
@@ -139,6 +139,11 @@ def resolve(config: AttackConfig, images: LabelledImages, victims: Sequence[Vict
     epochs = config.epochs or (15 if transformer else 30)
     steps = config.steps or max(1, round(epochs * (len(images) - config.held_out) / batch_size))
     return replace(config, steps=steps, epochs=None, batch_size=batch_size, crop=crop, patch_size=patch_size)
+
+
+def family_of(victims: Sequence[Victim]) -> str:
+    """ "transformer" where one of the networks is, else "cnn": what batch and epochs go by."""
+    return "transformer" if any(victim.provenance.family == "transformer" for victim in victims) else "cnn"
 
 
 def snapshot_steps(config: AttackConfig) -> list[int]:

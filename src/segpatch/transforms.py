@@ -57,8 +57,9 @@ def draw_scene(eot: SceneEOT, height: int, width: int, generator: np.random.Gene
         return Scene((height, width), 0, 0, (height, width), flip)
     if len(eot.scales) == 2:
         scale = float(generator.uniform(*eot.scales))
-    else:
-        scale = float(eot.scales[generator.integers(len(eot.scales))])
+    else:  # as the released loader: the long side is rounded, and the short one made from it
+        long = max(height, width)
+        scale = int(long * float(eot.scales[generator.integers(len(eot.scales))]) + 0.5) / long
     scaled = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
     top = int(generator.integers(max(0, scaled[0] - eot.crop[0]) + 1))
     left = int(generator.integers(max(0, scaled[1] - eot.crop[1]) + 1))

@@ -49,7 +49,7 @@ def paper(
     ] = None,
     released: Annotated[
         bool,
-        typer.Option("--as-released", help="The published run: its inputs, range, crops, batches and epochs."),
+        typer.Option("--as-released", help="The published run, exactly: what it fixed cannot be chosen."),
     ] = False,
     class_map: options.MapFile = None,
     device: options.Device = "auto",
@@ -72,33 +72,31 @@ def paper(
     from segpatch.report.record import read_study
     from segpatch.studies.paper import as_released, run_paper
 
-    plan = read_plan(config)
+    plan, named = read_plan(config)
     attack = options.given(
         steps=steps,
         batch_size=batch_size,
         crop=options.parse_size(crop),
         patch_size=options.parse_size(patch_size),
     )
-    plan = replace(
-        plan,
-        **options.given(
-            only=tuple(only.split(",")) if only else None,
-            presets=tuple(preset) or None,
-            seeds=options.parse_seeds(seeds) if seeds else None,
-            ensembles=tuple(tuple(names.split(",")) for names in ensemble) or None,
-            images=images,
-            groups=tuple(group) or None,
-            checkpoints=tuple(checkpoint) or None,
-            train_images=train_images,
-            grid=parse_grid(grid),
-            split=split,
-            precision=precision,
-        ),
-        overrides={**plan.overrides, **attack},
+    chosen = options.given(
+        only=tuple(only.split(",")) if only else None,
+        presets=tuple(preset) or None,
+        seeds=options.parse_seeds(seeds) if seeds else None,
+        ensembles=tuple(tuple(names.split(",")) for names in ensemble) or None,
+        images=images,
+        groups=tuple(group) or None,
+        checkpoints=tuple(checkpoint) or None,
+        train_images=train_images,
+        grid=parse_grid(grid),
+        split=split,
+        precision=precision,
+        overrides={**plan.overrides, **attack} if attack else None,
     )
+    plan = replace(plan, **chosen)
     networks, dataset = open_victims_and_data(victim, victims, data, class_map, device)
-    if released:
-        networks, plan = as_released(networks, dataset, plan)
+    if released or plan.as_released:
+        networks, plan = as_released(networks, dataset, plan, named | chosen.keys())
     if dry_run:
         from segpatch.studies.paper.cost import estimate_paper
 
@@ -140,8 +138,11 @@ def parse_grid(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-def read_plan(path: Path | None) -> PaperPlan:
-    """The plan of a TOML file, the default one without a file; BadInput naming what cannot be used."""
+def read_plan(path: Path | None) -> tuple[PaperPlan, set[str]]:
+    """The plan of a TOML file and the fields that it names; BadInput naming what cannot be used.
+
+    The default plan without a file.
+    """
     import tomllib
     from dataclasses import fields
 
@@ -151,7 +152,7 @@ def read_plan(path: Path | None) -> PaperPlan:
     from segpatch.studies.paper import PaperPlan
 
     if path is None:
-        return PaperPlan()
+        return PaperPlan(), set()
     if not path.is_file():
         raise Missing(f"no file at {path}; give a TOML file with fields of the plan")
     try:
@@ -163,7 +164,7 @@ def read_plan(path: Path | None) -> PaperPlan:
         if key not in known:
             raise unknown_name(f"field in {path.name}", key, known)
     try:
-        return TypeAdapter(PaperPlan).validate_python(content)
+        return TypeAdapter(PaperPlan).validate_python(content), set(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,4 @@
-"""The published numbers of arXiv:2502.16012, each with its source, and what sets a measured number beside them.
+"""The published numbers of arXiv:2502.16012, each with its source, and what sets a measured number beside one.
 
 matrix.json            Table I at full precision, and the clean mIoU of each network
 curves.json            Fig. 2: mIoU and class IoU for each epoch of patch training
@@ -133,25 +133,19 @@ class Setting:
 
 
 class Beside(NamedTuple):
-    """Drops of mIoU, each against the random patch of its own table: ours, theirs, and ours - theirs.
+    """A measured number, the published one, and ours - theirs. None: not measured, or not published.
 
-    Above 0 the patch does harm. None: not measured, or not published.
+    Drops against a random patch are what can be compared: the mIoU themselves differ by weights and preprocessing
+    (see the caveats).
     """
 
     ours: float | None
     theirs: float | None
     difference: float | None
 
-
-def beside(patch: str, network: str, ours_miou: float | None, ours_random: float | None) -> Beside:
-    """A measured cell beside the published one.
-
-    ours_miou, ours_random: the mIoU measured on the network under the patch, and under a random one. Drops are
-    what can be compared: the mIoU themselves differ by weights and preprocessing (see the caveats).
-    """
-    ours = _minus(ours_random, ours_miou)
-    theirs = published_matrix().drop_over_random(patch, network)
-    return Beside(ours, theirs, _minus(ours, theirs))
+    @classmethod
+    def of(cls, ours: float | None, theirs: float | None) -> Beside:
+        return cls(ours, theirs, _minus(ours, theirs))
 
 
 def as_released(family: str) -> dict[str, Any]:
@@ -161,6 +155,24 @@ def as_released(family: str) -> dict[str, Any]:
     if family not in families:
         raise unknown_name("family", family, families)
     return {"preset": "released", **{name: settings[name].of(family) for name in ATTACK_FIELDS}}
+
+
+def updates_as_released() -> dict[str, dict[str, Any]]:
+    """By family, the fields of an AttackConfig with the updates of the run, and a patch kept per epoch."""
+    settings = published_settings()
+    return {
+        family: {
+            **as_released(family),
+            "steps": settings["updates"].of(family),
+            "snapshots": settings["epochs"].of(family),
+        }
+        for family in settings["updates"].value
+    }
+
+
+def published_curve(network: str) -> Curve | None:
+    """The curve of a network in Fig. 2; None where there is none."""
+    return published_curves().networks.get(published_matrix().full_name(network))
 
 
 def victim_as_released(network: str) -> dict[str, Any]:

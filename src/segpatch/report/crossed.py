@@ -1,10 +1,10 @@
-"""What the matrix says: patches on their own networks, on others, on twins, and beside the published table."""
+"""What the matrix says: patches on their own networks, on others, and on twins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from segpatch.published import Beside, beside, published_matrix
+from segpatch.published import published_matrix
 from segpatch.report.excess import Excess, excesses
 from segpatch.report.record import Bounds, Finding, Holds, Study, held_above, held_within, not_run
 from segpatch.results import CellRecord, TransferResult
@@ -114,23 +114,6 @@ def experiments(found: Sequence[Excess]) -> list[Finding]:
             or [not_run(third.format("trained"))]
         ),
     ]
-
-
-def beside_published(study: Study) -> list[tuple[str, str, Beside]]:
-    """(patch, network, drops) of every cell of the `released` preset that Table I has too."""
-    result = study.matrices.get("matrix")
-    if result is None:
-        return []
-    networks = {victim.name: victim.network for victim in result.victims}
-    out = []
-    for cell in _trained(result, "released"):
-        (own, *others) = next(patch for patch in result.patches if patch.name == cell.patch).trained_on
-        if others or cell.over_random is None or cell.over_random.drop is None or cell.miou is None:
-            continue
-        found = beside(networks[own], networks[cell.victim], cell.miou, cell.miou + cell.over_random.drop)
-        if found.theirs is not None:
-            out.append((cell.patch, cell.victim, found))
-    return out
 
 
 def _each(claim: str, cells: Sequence[Excess], judge: Callable[[Sequence[Excess]], Holds]) -> list[Finding]:

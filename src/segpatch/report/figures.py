@@ -12,6 +12,11 @@ from matplotlib.figure import Figure
 
 from segpatch.names import safe_name
 from segpatch.plots import BLUE, HEAT, INK, RED, STYLE, as_svg, figure, plain_text, text_on
+from segpatch.published import Curve
+
+PUBLISHED = "arXiv:2502.16012, Fig. 2: Cityscapes training crops"
+_PANELS = 4
+"""Classes side by side."""
 
 
 def alignment_svg(cell: dict[str, Any]) -> bytes:
@@ -30,31 +35,79 @@ def alignment_svg(cell: dict[str, Any]) -> bytes:
         return as_svg(drawing)
 
 
-def curve_svg(curve: dict[str, Any]) -> bytes:
-    """mIoU by step on held-out images and on training crops, above loss and share of correct pixels."""
+def curve_svg(curve: dict[str, Any], published: Curve | None = None) -> bytes:
+    """mIoU by step on held-out images and on training crops, above loss, share of right pixels and gradient norm.
+
+    published: drawn beside, over the same share of the training.
+    """
     points = curve["points"]
     steps = [point["step"] for point in points]
     with mpl.rc_context(STYLE):
-        drawing = Figure(figsize=(4.6, 4.2), layout="constrained")
-        upper, middle, lower = drawing.subplots(3, 1, sharex=True)
+        drawing = Figure(figsize=(4.6, 5.4), layout="constrained")
+        upper, *others = drawing.subplots(4, 1, sharex=True, height_ratios=(2, 1, 1, 1))
         clean = curve["clean_miou"]
         low = [clean - point["ci95"][1] for point in points]
         high = [clean - point["ci95"][0] for point in points]
         upper.fill_between(steps, low, high, color=BLUE, alpha=0.2, linewidth=0)
-        upper.plot(steps, [point["miou"] for point in points], color=BLUE, label="held-out images")
-        crops = [point["crop_miou"] for point in points]
-        upper.plot(steps, crops, color=RED, linestyle="--", label="training crops")
+        _both(upper, steps, [point["miou"] for point in points], [point["crop_miou"] for point in points])
+        if published:
+            _published(upper, steps, published.miou)
         upper.set_ylabel("mIoU")
-        upper.legend(frameon=False, fontsize=8)
-        for axes, key, label in ((middle, "loss", "loss"), (lower, "correct", "pixels right")):
+        keys = (("loss", "loss"), ("correct", "pixels right"), ("gradient_norm", "gradient norm"))
+        for axes, (key, label) in zip(others, keys, strict=True):
             known = [(point["step"], point[key]) for point in points if point[key] is not None]
             axes.plot(*zip(*known, strict=True), color=INK)
             axes.set_ylabel(label)
-        for axes in (upper, middle, lower):
+        for axes in (upper, *others):
             axes.grid(color="#eceef0")
-        lower.set_xlabel("step")
+        others[-1].set_xlabel("step")
         drawing.align_ylabels()
+        drawing.legend(loc="outside upper left", frameon=False, fontsize=8)
         return as_svg(drawing)
+
+
+def class_curves_svg(curve: dict[str, Any], published: Curve | None = None) -> bytes:
+    """IoU by step on held-out images and on training crops, a panel per class; published as in `curve_svg`."""
+    points, classes = curve["points"], curve["classes"]
+    steps = [point["step"] for point in points]
+    rows = -(-len(classes) // _PANELS)
+    with mpl.rc_context({**STYLE, "font.size": 8.0}):
+        height = 1 + 1.15 * rows  # margins given: working them out takes longer than all the rest
+        drawing = Figure(figsize=(1.6 * _PANELS, height))
+        drawing.subplots_adjust(0.1, 0.5 / height, 0.99, 1 - 0.5 / height, wspace=0.12, hspace=0.45)
+        panels = list(drawing.subplots(rows, _PANELS, sharex=True, sharey=True, squeeze=False).flat)
+        for number, (axes, name) in enumerate(zip(panels, classes, strict=False)):
+            held_out, crops = ([_or_nan(point[key][number]) for point in points] for key in ("iou", "crop_iou"))
+            _both(axes, steps, held_out, crops)
+            if published and name in published.iou:
+                _published(axes, steps, published.iou[name])
+            axes.set(ylim=(0, 1))
+            axes.locator_params(axis="x", nbins=2)
+            axes.set_title(plain_text(name), fontsize=8)
+            axes.grid(color="#eceef0")
+        for axes in panels[len(classes) :]:
+            axes.set_visible(False)
+        shown = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels[: len(classes)]]
+        lines = {label: line for pairs in shown for line, label in pairs}
+        drawing.legend(lines.values(), lines, loc="upper left", frameon=False, ncols=3)
+        drawing.supxlabel("step", fontsize=8)
+        drawing.supylabel("IoU", x=0.005, fontsize=8)
+        return as_svg(drawing)
+
+
+def _both(axes: Any, steps: Sequence[int], held_out: Sequence[float], crops: Sequence[float]) -> None:
+    axes.plot(steps, held_out, color=BLUE, label="held-out images")
+    axes.plot(steps, crops, color=RED, linestyle="-.", label="training crops")
+
+
+def _published(axes: Any, steps: Sequence[int], values: Sequence[float]) -> None:
+    """A curve of Fig. 2, stretched over our steps."""
+    at = np.linspace(steps[0], steps[-1], len(values))
+    axes.plot(at, values, color=INK, linestyle="--", linewidth=1, label=PUBLISHED)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def sizes_svg(cell: dict[str, Any]) -> bytes:

@@ -79,8 +79,9 @@ class Study(NamedTuple):
 
     @property
     def warnings(self) -> list[str]:
-        """What would make its numbers mislead: the warnings of its matrices, each once."""
-        return list(dict.fromkeys(text for result in self.matrices.values() for text in result.warnings))
+        """What would make its numbers mislead: its own warnings and those of its matrices, each once."""
+        own: list[str] = self.record.get("warnings", [])
+        return list(dict.fromkeys([*own, *(text for each in self.matrices.values() for text in each.warnings)]))
 
 
 def read_study(directory: Path) -> Study:

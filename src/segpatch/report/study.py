@@ -15,10 +15,17 @@ from markupsafe import Markup, escape
 from segpatch import plots
 from segpatch.errors import BadInput
 from segpatch.names import safe_name
-from segpatch.published import published_matrix
-from segpatch.report.crossed import beside_published
+from segpatch.published import Curve, published_curve, published_curves, published_matrix
+from segpatch.report.beside import BesideRow, beside_published, beside_text
 from segpatch.report.facts import rows_in_order
-from segpatch.report.figures import alignment_svg, curve_svg, distance_figures, place_figures, sizes_svg
+from segpatch.report.figures import (
+    alignment_svg,
+    class_curves_svg,
+    curve_svg,
+    distance_figures,
+    place_figures,
+    sizes_svg,
+)
 from segpatch.report.findings import findings
 from segpatch.report.photographs import read_photographs
 from segpatch.report.pictures import WRONG, Scene, data_uri, scenes
@@ -49,7 +56,7 @@ def write_study_report(run: Path, out: Path, *, photographs: bool = False) -> Pa
     study = read_study(run)
     drawn: dict[str, bytes] = {}
     groups = _drawn(study, drawn)
-    found = findings(study)
+    found, beside = findings(study), beside_published(study)
     make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
@@ -59,8 +66,10 @@ def write_study_report(run: Path, out: Path, *, photographs: bool = False) -> Pa
     for name, rows in tables.items():
         if rows:
             write_whole(out / f"{name}.csv", _csv(rows))
-    write_whole(out / "findings.md", findings_text(found).encode())
-    write_whole(out / "index.html", _page(study, found, groups, drawn, photographs).encode())
+    if beside:
+        write_whole(out / "published.csv", _csv([row.flat() for row in beside]))
+    write_whole(out / "findings.md", (findings_text(found) + beside_text(beside)).encode())
+    write_whole(out / "index.html", _page(study, found, beside, groups, drawn, photographs).encode())
     return out / "index.html"
 
 
@@ -74,7 +83,12 @@ def findings_text(found: Sequence[Finding]) -> str:
 
 
 def _page(
-    study: Study, found: Sequence[Finding], groups: _Groups, drawn: dict[str, bytes], photographs: bool
+    study: Study,
+    found: Sequence[Finding],
+    beside: Sequence[BesideRow],
+    groups: _Groups,
+    drawn: dict[str, bytes],
+    photographs: bool,
 ) -> str:
     table = published_matrix()
     return template("study.html.j2", coded=_coded).render(
@@ -82,9 +96,11 @@ def _page(
         result=study.matrices.get("matrix"),
         findings=found,
         warnings=study.warnings,
-        published=beside_published(study),
+        deviations=study.record.get("deviations", []),
+        published=beside,
         published_source=table.source,
         published_caveats=table.caveats,
+        curves=published_curves() if any(_curve_beside(study, cell) for cell in study.cells("curves")) else None,
         groups=groups,
         pages=", ".join(f"{name}/report/index.html" for name in study.matrices),
         svg=lambda name: data_uri(drawn[name], "image/svg+xml"),
@@ -135,21 +151,33 @@ def _drawn(study: Study, drawn: dict[str, bytes]) -> _Groups:
         name = f"alignment-{safe_name(cell['at'])}"
         drawn[name] = alignment_svg(cell)
         groups.alignment.append((name, cell["at"]))
-    for part, draw in (
-        ("curves", curve_svg),
-        ("sizes", sizes_svg),
-        ("distances", sizes_svg),
-    ):
+    for cell in study.cells("curves"):
+        caption, published = f"{cell['patch']} on {cell['victim']}", _curve_beside(study, cell)
+        for name, title, draw in (
+            (f"curves-{safe_name(caption)}", caption, curve_svg),
+            (f"class-curves-{safe_name(caption)}", f"{caption}, class by class", class_curves_svg),
+        ):
+            drawn[name] = draw(cell, published)
+            groups.curves.append((name, title))
+    for part in ("sizes", "distances"):
         for cell in study.cells(part):
             caption = f"{cell['patch']} on {cell['victim']}"
             name = f"{part}-{safe_name(caption)}"
-            drawn[name] = draw(cell)
+            drawn[name] = sizes_svg(cell)
             getattr(groups, part).append((name, caption))
     for part, figures in (("locality", distance_figures), ("places", place_figures)):
         for name, caption, svg in figures(study.cells(part)):
             drawn[name] = svg
             getattr(groups, part).append((name, caption))
     return groups
+
+
+def _curve_beside(study: Study, cell: dict[str, Any]) -> Curve | None:
+    """The published curve of the network whose patch of the preset `released` this is."""
+    result = study.matrices["matrix"]
+    preset = next(patch.preset for patch in result.patches if patch.name == cell["patch"])
+    network = next(victim.network for victim in result.victims if victim.name == cell["victim"])
+    return published_curve(network) if preset == "released" else None
 
 
 _LISTS = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segpatch.attack_config import AttackConfig, attack_preset
+from segpatch.attack_config import AttackConfig, attack_preset, family_of
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput, unknown_name
 from segpatch.models.victim import Victim
@@ -26,7 +26,7 @@ class MatrixPlan:
 
     presets, seeds: a patch for each victim, preset and seed, and for each ensemble (tuple of victim names);
     variants: configs beside the presets, by the names in their `preset`. overrides: fields of AttackConfig that
-    replace those of presets and variants.
+    replace those of presets and variants; by_family: more of them, for patches of a "cnn" or a "transformer".
     measured, trained: how many images to use, evenly spaced, None for all; groups: only images of these
     drives or cities are measured; pictures: scenes to keep index maps of; photographs: whether their images
     are kept too.
@@ -37,6 +37,7 @@ class MatrixPlan:
     ensembles: tuple[tuple[str, ...], ...] = ()
     variants: tuple[AttackConfig, ...] = ()
     overrides: dict[str, Any] = field(default_factory=dict)
+    by_family: dict[str, dict[str, Any]] = field(default_factory=dict)
     train_split: str | None = None
     split: str | None = None
     trained: int | None = None
@@ -81,8 +82,9 @@ def planned_patches(victims: Sequence[Victim], plan: MatrixPlan) -> list[Planned
     out = []
     for base in (*map(attack_preset, plan.presets), *plan.variants):
         for trainer in trainers:
+            changes = {**plan.overrides, **plan.by_family.get(family_of(trainer), {})}
             for seed in plan.seeds:
-                config = replace(base, seed=seed, **plan.overrides)
+                config = replace(base, seed=seed, **changes)
                 out.append(PlannedPatch(tuple(trainer), config))
     return out
 

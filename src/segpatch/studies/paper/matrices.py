@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput, unknown_name
 from segpatch.models.victim import Victim
+from segpatch.published import updates_as_released
 from segpatch.studies.paper.ablations import ablation_plans, accuracy_plan
 from segpatch.studies.paper.plan import PaperPlan
 from segpatch.studies.planned import MatrixPlan
@@ -48,6 +49,7 @@ def matrix_plan(plan: PaperPlan) -> MatrixPlan:
         seeds=plan.seeds,
         ensembles=plan.ensembles,
         overrides={**plan.overrides, "snapshots": plan.snapshots, "precision": plan.precision},
+        by_family=updates_as_released() if plan.as_released else {},
         trained=plan.train_images,
         split=plan.split,
         measured=plan.images,

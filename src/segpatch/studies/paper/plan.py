@@ -39,7 +39,8 @@ class PaperPlan:
     curve_images, size_images, place_images: measured by these parts. scales: of the measured images. grid: rows
     and columns of places. ablation_victims (the first network if empty), ablation_preset, ablation_images: of
     losses and ablations; losses: names of LOSSES, ablations: of ABLATIONS, all if empty. checkpoints: victims that
-    are for the part "accuracy" alone, from little to full accuracy.
+    are for the part "accuracy" alone, from little to full accuracy. as_released: the published run, where the
+    function of that name has made it so; `run_paper` refuses a plan that only says it.
     """
 
     only: tuple[str, ...] = ()
@@ -70,6 +71,7 @@ class PaperPlan:
     precision: str = "fp32"
     batch_size: int = 4
     seed: int = 0
+    as_released: bool = False
 
     def __post_init__(self) -> None:
         for part in self.only:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from segpatch.data import Dataset
 from segpatch.data.images import split_images
 from segpatch.errors import BadInput
-from segpatch.models.settings import Settings
 from segpatch.models.victim import Victim
-from segpatch.published import victim_as_released
 from segpatch.report import write_report
 from segpatch.runs import LOCK, open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
@@ -27,6 +25,7 @@ from segpatch.studies.paper.local import locality_cells
 from segpatch.studies.paper.matrices import study_matrices
 from segpatch.studies.paper.places import place_cells
 from segpatch.studies.paper.plan import PARTS, PaperPlan
+from segpatch.studies.paper.released import DEVIATIONS, as_released, released_warnings
 from segpatch.studies.paper.sizes import size_cells
 from segpatch.studies.progress import OnProgress, silent
 from segpatch.writing import leftovers, remove
@@ -62,6 +61,8 @@ def run_paper(
     worked out twice. on_estimate gets what is left to do and to wait for, before anything begins; a finished study
     has no estimate. ray: trains patches side by side, see `run_cells`.
     """
+    if plan.as_released:
+        victims, plan = as_released(victims, dataset, plan, [field.name for field in fields(plan)])
     training = split_images(dataset, dataset.train_split, plan.train_images)
     plan = _with_finished_parts(plan, out) if resume and not overwrite else plan
     asked = study_matrices(victims, training, plan)
@@ -115,6 +116,8 @@ def run_paper(
             "plan": asdict(plan),
             "parts": plan.parts,
             "matrices": list(asked),
+            "warnings": released_warnings(victims, dataset) if plan.as_released else [],
+            "deviations": DEVIATIONS if plan.as_released else [],
             "cells": results,
         }
         write_json(out / STUDY, study)
@@ -155,18 +158,3 @@ def _with_finished_parts(plan: PaperPlan, out: Path) -> PaperPlan:
     if not set(plan.parts) <= had:
         remove(out / STUDY)
     return replace(plan, only=tuple(part for part in PARTS if part in had.union(plan.parts)))
-
-
-def as_released(victims: Sequence[Victim], dataset: Dataset, plan: PaperPlan) -> tuple[list[Victim], PaperPlan]:
-    """The networks with the input that the published run gave them, and the plan trained and measured as it was.
-
-    Raises BadInput for another data set than Cityscapes, and for networks that the run did not have.
-    """
-    if dataset.kind != "cityscapes":
-        raise BadInput(f"--as-released is of Cityscapes; got {dataset.spec}: give --data cityscapes:DIR")
-    shown = [Settings(**victim_as_released(victim.provenance.network)).on(victim) for victim in victims]
-    # Batch and epochs are those of each network's family; `resolve` knows them.
-    fixed = {"patch_size": (200, 200), "crop": (1024, 1024)}
-    return shown, replace(
-        plan, presets=("released",), seeds=(0,), overrides=fixed, images=None, train_images=None, batch_size=1
-    )
