@@ -178,7 +178,7 @@ def test_a_picture_that_is_no_patch_is_refused(tmp_path):
         text = PngInfo()
         text.add_text("segpatch", said)
         Image.new("RGB", (5, 4)).save(tmp_path / f"{name}.png", pnginfo=text)
-    damaged = dict.fromkeys(("cut", "list", "number"), "damaged record")
+    damaged = dict.fromkeys(("cut", "list", "number"), "says in a damaged record what patch it is")
     for name, words in {"deep": "more than 8 bits", "text": "cannot be read", **damaged}.items():
         with pytest.raises(BadInput, match=words):
             load_patch(tmp_path / f"{name}.png")
