@@ -32,7 +32,7 @@ def own_networks(found: Sequence[Excess]) -> list[Finding]:
     """A patch breaks the network that it was trained on."""
     alone = [one for one in found if one.own and len(one.trained_on) == 1]
     claim = f"a `{{}}` patch breaks its own network (costs it more than {MINIMAL:g})"
-    return _each(claim, alone, _breaks) or [not_run("a patch breaks its own network")]
+    return _each(claim, alone, _breaks) or [_not_run(claim)]
 
 
 def other_networks(found: Sequence[Excess], result: TransferResult | None) -> list[Finding]:
@@ -64,7 +64,7 @@ def other_networks(found: Sequence[Excess], result: TransferResult | None) -> li
         most = max(cells, key=lambda one: one.over_random.value if one.over_random else 0.0)
         lines.append(f"the most: {most}, {most.over_strongest} beyond the strongest control")
         out.append(Finding(claim.format(preset), _kept_to_itself(cells), tuple(lines)))
-    return out or [not_run(claim.format("trained"))]
+    return out or [_not_run(claim)]
 
 
 def twins(found: Sequence[Excess]) -> list[Finding]:
@@ -78,21 +78,21 @@ def twins(found: Sequence[Excess]) -> list[Finding]:
         lines = [str(one) for one in counted]
         lines += [f"{one}; left out, for it does nothing to its own" for one in cells if one not in counted]
         out.append(Finding(claim.format(preset), held_above(_over_random(counted), MINIMAL), tuple(lines)))
-    return out or [not_run(claim.format("trained"))]
+    return out or [_not_run(claim)]
 
 
 def ensembles(found: Sequence[Excess]) -> list[Finding]:
     """One patch trained on several networks breaks each of them (mechanism 3's break condition)."""
     claim = "one patch trained on several networks breaks each of them (mechanism 3's break condition; `{}`)"
     shared = [one for one in found if one.own and len(one.trained_on) > 1]
-    return _each(claim, shared, _breaks) or [not_run(claim.format("trained"))]
+    return _each(claim, shared, _breaks) or [_not_run(claim)]
 
 
 def experiments(found: Sequence[Excess]) -> list[Finding]:
     """The summary's first two experiments, on PIDNet-L, and its first next check, on DeepLabV3+ and HRNet."""
     alone = [one for one in found if len(one.trained_on) == 1]
     own = [one for one in alone if one.own and one.network == "pidnet-l"]
-    first = f"a PIDNet-L patch breaks PIDNet-L (first experiment; `{{}}`, published {_published('pidnet-l'):.3f})"
+    first = f"a PIDNet-L patch breaks PIDNet-L (first experiment, published {_published('pidnet-l'):.3f}; `{{}}`)"
     second = f"a PIDNet-L patch costs BiSeNetV2 and SegFormer less than {MINIMAL:g} (second experiment; `{{}}`)"
     third = "no patch carries over from or to DeepLabV3+ or HRNet (next check 1; `{}`)"
 
@@ -104,15 +104,9 @@ def experiments(found: Sequence[Excess]) -> list[Finding]:
         return one.network not in one.sources and any(name.startswith(("deeplabv3plus", "hrnet")) for name in both)
 
     return [
-        *(_each(first, own, _breaks) or [not_run(first.format("trained"))]),
-        *(
-            _each(second, [one for one in alone if to_second(one)], _kept_to_itself)
-            or [not_run(second.format("trained"))]
-        ),
-        *(
-            _each(third, [one for one in alone if further(one)], _kept_to_itself)
-            or [not_run(third.format("trained"))]
-        ),
+        *(_each(first, own, _breaks) or [_not_run(first)]),
+        *(_each(second, [one for one in alone if to_second(one)], _kept_to_itself) or [_not_run(second)]),
+        *(_each(third, [one for one in alone if further(one)], _kept_to_itself) or [_not_run(third)]),
     ]
 
 
@@ -124,6 +118,11 @@ def _each(claim: str, cells: Sequence[Excess], judge: Callable[[Sequence[Excess]
         lines = [f"surely more than {MINIMAL:g} in {above} of {len(some)} cases", *map(str, some)]
         out.append(Finding(claim.format(preset), judge(some), tuple(lines)))
     return out
+
+
+def _not_run(claim: str) -> Finding:
+    """Of a claim with a place for the preset."""
+    return not_run(claim.replace("; `{}`", "").replace("`{}` ", ""))
 
 
 def _breaks(cells: Sequence[Excess]) -> Holds:
