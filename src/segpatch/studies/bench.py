@@ -18,7 +18,7 @@ from segpatch.attack_step import draw_samples, patch_gradient
 from segpatch.data.classes import CITYSCAPES
 from segpatch.errors import BadInput, Missing
 from segpatch.evaluation import evaluate_all
-from segpatch.latency import Ratio, Timing, interleaved, ratio
+from segpatch.latency import Action, Ratio, Timing, interleaved, ratio
 from segpatch.models.folding import folded
 from segpatch.models.networks import network_name, network_spec
 from segpatch.models.victim import Provenance, Victim
@@ -70,7 +70,27 @@ class BenchRow:
 def bench_network(
     name: str, plan: BenchPlan, device: torch.device, reference: Reference | None = None
 ) -> BenchRow:
-    """The row of one network with random weights.
+    """The row of one network with random weights, see `bench_actions`."""
+    actions, before = bench_actions(name, plan, device, reference)
+    timings = interleaved(actions, plan.repeats, device, before)
+    if before:
+        heap.keep()
+    ratios, memory = {}, None
+    if "step" in timings:
+        bare = timings["forward_backward"]
+        ratios["step"] = ratio(timings["step"], bare)
+        memory = timings["step"].peak_bytes / max(1, bare.peak_bytes)
+    if "evaluation" in timings:
+        ratios["evaluation"] = ratio(timings["evaluation"], timings["forward"], PATCHES + 1)
+    if "naive" in timings:
+        ratios["naive"] = ratio(timings["naive"], timings["step"])
+    return BenchRow(network_name(name), timings, ratios, memory)
+
+
+def bench_actions(
+    name: str, plan: BenchPlan, device: torch.device, reference: Reference | None = None
+) -> tuple[dict[str, Action], dict[str, Action]]:
+    """What is timed of one network with random weights, by name, and what is done right before an action, untimed.
 
     Bare is the frozen, folded, channels-last module in the same precision, to its raw logits, and the gradient of
     the images with a fixed random upstream; a step is everything from uint8 images in memory to the updated patch.
@@ -130,8 +150,8 @@ def bench_network(
     def measure() -> object:
         return evaluate_all([fast], [batch], [None, *[patch] * PATCHES], precision=plan.precision)
 
-    actions: dict[str, Callable[[], object]] = {}
-    before: dict[str, Callable[[], object]] = {}
+    actions: dict[str, Action] = {}
+    before: dict[str, Action] = {}
     if plan.only != "step":
         actions |= {"forward": forward, "evaluation": measure}
     if plan.only != "evaluation":
@@ -141,19 +161,7 @@ def bench_network(
             actions["naive"] = lambda: reference(as_built, images, labels, pixels.cpu())
             # It runs as its users would run it; what comes after it finds the heap as the command keeps it.
             before = {"naive": heap.as_it_is, next(iter(actions)): lambda: (heap.keep(), both())}
-    timings = interleaved(actions, plan.repeats, device, before)
-    if before:
-        heap.keep()
-    ratios, memory = {}, None
-    if "step" in timings:
-        bare = timings["forward_backward"]
-        ratios["step"] = ratio(timings["step"], bare)
-        memory = timings["step"].peak_bytes / max(1, bare.peak_bytes)
-    if "evaluation" in timings:
-        ratios["evaluation"] = ratio(timings["evaluation"], timings["forward"], PATCHES + 1)
-    if "naive" in timings:
-        ratios["naive"] = ratio(timings["naive"], timings["step"])
-    return BenchRow(name, timings, ratios, memory)
+    return actions, before
 
 
 def load_reference(path: Path) -> Reference:
