@@ -56,7 +56,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
     if text is None:
         return None
-    side = "[1-9][0-9]{0,5}"
+    side = "[1-9][0-9]{0,49}"
     if not re.fullmatch(f"{side}(x{side})?", text, re.IGNORECASE):
         raise BadInput(f"a size is HxW or one side in pixels, such as 60x80 or 70; got {text[:40]!r}")
     parts = text.lower().split("x")
