@@ -26,7 +26,6 @@ PARTS = {
 """The parts by name, in the order in which they run. The last three train patches of their own, the others but the
 first take those of the matrix."""
 ABLATIONS = ("scenes", "step-size", "steps", "batch", "place", "patch-size")
-_MOST = 10_000
 OWN_PATCHES = frozenset({"losses", "ablations", "accuracy"})
 
 
@@ -89,7 +88,7 @@ class PaperPlan:
         for preset in (*self.presets, self.ablation_preset):
             overridden(attack_preset(preset), self.overrides)
         check_seeds(self.seeds)
-        check_whole("draws", self.draws, 4, _MOST)
+        check_whole("draws", self.draws, 4, 10_000)
         check_whole("snapshots", self.snapshots, 1, MOST_SNAPSHOTS)
         check_whole("along, beside snapshots,", self.along, 1, self.snapshots)
         for name in ("images", "train_images", "curve_images", "size_images", "place_images", "ablation_images"):
@@ -97,7 +96,7 @@ class PaperPlan:
         for scale in self.scales:
             check_number("each of scales", scale, 0, 8, above=True)
         for places in self.grid:
-            check_whole("each number in grid", places, 1, _MOST)
+            check_whole("each number in grid", places, 1, 100)
         check_measurement(self.batch_size, self.margin, self.precision, self.seed)
         if "accuracy" in self.only and len(self.checkpoints) < 2:
             raise BadInput("accuracy needs two checkpoints or more; name victims with --checkpoint")
