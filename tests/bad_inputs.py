@@ -142,6 +142,68 @@ SHOW = "patch show {}/patch.safetensors"
 DRY = "attack --victim pidnet-s --data folder:{}/data --train-split val --out {}/out"
 FILE = "attack --victims {}/v.toml --data folder:{}/data --out {}/out"
 STUDY = "study paper --victim pidnet-s --data streets --config {}/p.toml --out {}/out"
+ON = "--victim pidnet-s --data folder:{}/data"
+SHOWN = f"show {ON} --out {{}}/out.png"
+HUGE = "9" * 40
+NUMBERS = {
+    "fit --model pidnet-s --data streets": {
+        "--steps 0": "steps must be a whole number from 1 to 1000000000, got 0",
+        f"--steps {HUGE}": f"steps must be a whole number from 1 to 1000000000, got {HUGE}",
+        "--batch-size -1": "batch_size must be a whole number from 1",
+        "--crop 20000": "each side of crop must be a whole number from 1 to 16384, got 20000",
+        "--crop 9000": "crop may hold 64 million pixels, got 9000x9000",
+        "--crop 0": "a size is HxW or one side in pixels, such as 60x80 or 70; got '0'",
+        "--scales nan,nan": "each of scales must be in (0, 100], got nan",
+        "--scales 1,inf": "each of scales must be in (0, 100], got inf",
+        "--scales 2,1": "scales must be (low, high) or a list",
+        "--learning-rate nan": "learning_rate must be in (0, 10], got nan",
+        "--learning-rate -1": "learning_rate must be in (0, 10], got -1",
+        "--learning-rate 1e308": "learning_rate must be in (0, 10], got 1e+308",
+        "--jitter nan": "jitter must be in [0, 1), got nan",
+        "--label-stride 0": "label_stride must be a whole number from 1 to 256, got 0",
+        "--label-stride 257": "label_stride must be a whole number from 1 to 256, got 257",
+        "--warmup -4": "warmup must be a whole number from 0",
+        "--averaging nan": "averaging must be in [0, 1), got nan",
+        "--averaging 2": "averaging must be in [0, 1), got 2",
+        "--validate-every 0": "validate_every must be a whole number from 1",
+        "--images -1": "the number of images must be a whole number from 1",
+        "--seed -1": "seed must be a whole number from 0 to 4294967295, got -1",
+        f"--seed {HUGE}": "seed must be a whole number from 0 to 4294967295",
+        f"--device cuda:{HUGE}": "--device must be auto, cpu, cuda or cuda:N",
+    },
+    "attack --victim pidnet-s --data streets": {
+        "--steps -1": "steps must be a whole number from 1",
+        "--epochs 0": "epochs must be a whole number from 1",
+        "--batch-size 65537": "batch_size must be a whole number from 1 to 65536, got 65537",
+        "--micro-batch 0": "micro_batch must be a whole number from 1",
+        f"--crop {HUGE}": f"each side of crop must be a whole number from 1 to 16384, got {HUGE}",
+        f"--patch-size {'9' * 5000}": f"a size is HxW or one side in pixels, such as 60x80 or 70; got '{HUGE}'",
+        "--images -1": "the number of images must be a whole number from 1",
+        "--seed -1": "seed must be a whole number",
+    },
+    "transfer --victim pidnet-s --data streets": {
+        "--margin nan": "margin must be in [0, 1], got nan",
+        "--margin inf": "margin must be in [0, 1], got inf",
+        "--margin -1": "margin must be in [0, 1], got -1",
+        "--pictures -5": "pictures must be a whole number from 0",
+        "--images 0": "the number of measured images must be a whole number from 1",
+        "--train-images 0": "the number of training images must be a whole number from 1",
+        f"--seeds {HUGE}": "seed must be a whole number from 0 to 4294967295",
+        "--seeds 1,1": "seeds must be one or more, and different; got (1, 1)",
+        "--steps 0": "steps must be a whole number from 1",
+    },
+    "evaluate --patch {}/patch.safetensors --victim pidnet-s --data streets": {
+        "--seed -1": "seed must be a whole number",
+        "--precision fp64": "precision must be fp32 or bf16, got 'fp64'",
+    },
+    "data make streets": {
+        f"--train {HUGE}": f"train must be a whole number from 0 to 1000000, got {HUGE}",
+        "--val -1": "val must be a whole number from 0 to 1000000, got -1",
+        "--height 9": "the height of a street must be a whole number from 16 to 16384, got 9",
+        "--width 99999999": "the width of a street must be a whole number from 16 to 16384",
+        "--seed -1": "seed must be a whole number",
+    },
+}
 
 RELEASED = "study paper --victim pidnet-s --data cityscapes:{}/c --out {}/out --as-released"
 PLAN = "study paper --victim pidnet-s --data cityscapes:{}/c --config {}/p.toml --out {}/out"
@@ -321,6 +383,78 @@ BAD = [
     Bad("patch about a list", patch_of_record("[]"), SHOW, "its record is no table"),
     Bad("patch with a short range", patch_about(range=[[0, 1]]), SHOW, "(its range: "),
     Bad("network about a list", network_about("[]"), "models check pidnet-s {}/c.safetensors", "(no table)"),
+    *(
+        Bad(
+            f"{words.split(',')[0]} ({command.split()[0]} {option})",
+            nothing,
+            f"{command} {option} --out {{}}/out",
+            words,
+        )
+        for command, options in NUMBERS.items()
+        for option, words in options.items()
+    ),
+    Bad(
+        "limit of a gate",
+        nothing,
+        "report {} --out {}/out --fail-on-drop 2",
+        "(--fail-on-drop) must be in [-1, 1]",
+    ),
+    Bad(
+        "size of a download",
+        nothing,
+        "models download pidnet-s --max-size nan",
+        "--max-size must be in (0, 1e+06]",
+    ),
+    Bad(
+        "size of an export",
+        nothing,
+        "models export pidnet-s --out {}/out.onnx --size 16384",
+        "size may hold 64 million pixels, got 16384x16384",
+    ),
+    Bad("batch of a study", text("p.toml", ""), f"{STUDY} --batch-size 0", "batch_size must be a whole number"),
+    Bad("batch of a bench", nothing, "bench --batch-size 0", "batch must be a whole number from 1"),
+    Bad("rounds of a bench", nothing, "bench --repeats -1", "repeats must be a whole number from 1"),
+    Bad("seed of a bench", nothing, "bench --seed -1", "seed must be a whole number"),
+    Bad("size of a bench", nothing, "bench --size 20000", "each side of size must be"),
+    Bad("place that is a number", nothing, f"{SHOWN} --image {'9' * 5000}", "--image is a name in split 'val'"),
+    Bad("seed of a picture", nothing, f"{SHOWN} --patch {{}}/patch.safetensors --seed -1", "seed must be a whole"),
+    Bad("images of a patch", nothing, f"{SHOW} {ON} --images 0", "the number of images must be"),
+    *(
+        Bad(f"plan with {text_}", text("p.toml", text_), STUDY, words)
+        for text_, words in {
+            "seeds = []": "seeds must be one or more, and different; got ()",
+            "seeds = [-1]": "seed must be a whole number",
+            "seeds = [1, 1]": "seeds must be one or more, and different",
+            "presets = []": "presets must name one or more of",
+            "margin = nan": "margin must be in [0, 1], got nan",
+            "batch_size = 0": "batch_size must be a whole number from 1",
+            "images = 0": "images must be a whole number from 1",
+            "seed = -1": "seed must be a whole number",
+            "scales = [nan]": "each of scales must be in (0, 8], got nan",
+            "grid = [1, 99999999]": "each number in grid must be a whole number from 1",
+            "draws = 9999999999": "draws must be a whole number from 4",
+            "overrides = {stepz = 1}": "unknown field in overrides 'stepz'; did you mean 'steps'",
+            "overrides = {seed = 1}": "unknown field in overrides 'seed'",
+            "overrides = {steps = 'many'}": "overrides.steps: Input should be a valid integer",
+            "overrides = {step_size = inf}": "step_size must be in (0, 1], got inf",
+            "overrides = {scales = [1, inf]}": "each of scales must be in (0, 100], got inf",
+            "overrides = {patch_size = [0, 8]}": "each side of patch_size must be a whole number from 1",
+            "overrides = {range = [[0, 0, nan], [1, 1, 1]]}": "range must be in [0, 1], got nan",
+            "overrides = {patch_eot = {rotation = nan}}": "rotation must be in [0, 180], got nan",
+            "precision = 'fp8'": "precision must be fp32 or bf16, got 'fp8'",
+        }.items()
+    ),
+    *(
+        Bad(f"victim with {setting}", text("v.toml", f"[victim.pidnet-s]\n{setting}"), FILE, words)
+        for setting, words in {
+            "std = [inf, 1, 1]": "each std must be in [1e-06, 1e+06], got inf",
+            "std = [1, 0, 1]": "each std must be in",
+            "mean = [nan, 0, 0]": "each mean must be in [-1e+06, 1e+06], got nan",
+            "value_range = -1": "value_range must be in",
+            "window = -1": "window must be a whole number from 1",
+            "window = 64\nstride = 65": "stride must be a whole number from 1 to 64, got 65",
+        }.items()
+    ),
     Bad("unknown procedural data", nothing, "data make streats --out {}/s", "did you mean"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,25 @@ def changed(data: st.DataObject, content: Any) -> Any:
             return {**content, key: changed(data, content[key])}
         return [*content[:key], changed(data, content[key]), *content[key + 1 :]]
     return data.draw(JSON)
+
+
+def as_toml(data: st.DataObject, whole: bytes) -> bytes:
+    """As `as_json` is of JSON: one value of a TOML file, anywhere in it, replaced or removed."""
+    content = changed(data, tomllib.loads(whole.decode()))
+    lines = (
+        [f"{json.dumps(key)} = {_toml(value)}" for key, value in content.items()]
+        if isinstance(content, dict)
+        else [_toml(content)]
+    )
+    return "\n".join(lines).encode()
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value) if isinstance(value, float) else json.dumps(value)  # nan, not NaN
 
 
 def fuzz(

@@ -224,7 +224,7 @@ def test_presets_are_those_of_the_design():
         ({"stepper": "adm"}, "did you mean 'adam'"),
         ({"place": "center"}, "did you mean 'centre'"),
         ({"step_size": 0.0}, "step_size"),
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": 0}, "steps must be a whole number from 1 to"),
         ({"select": "best"}, "held_out"),
         ({"precision": "fp16"}, "fp32 or bf16"),
     ],

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from golden_recipe import published_keys
-from segpatch.errors import BadInput, Missing
+from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.models.checkpoints import (
     WRAPPERS,
     file_sha256,
@@ -73,6 +73,22 @@ def test_half_precision_is_for_matrices_and_kernels_only(tmp_path):
     assert other[0].weight.dtype == torch.float32
     assert torch.equal(other[0].weight, network()[0].weight.half().float())
     assert torch.equal(other[1].running_mean, network()[1].running_mean)
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "words"),
+    [
+        (float("nan"), False, "0.weight holds values that are not finite"),
+        (float("inf"), True, "0.weight holds values that are not finite"),
+        (1e6, True, "not finite; leave --half out"),
+    ],
+)
+def test_a_network_that_is_not_finite_is_not_written(tmp_path, value, half, words):
+    module = network()
+    nn.init.constant_(module[0].weight, value)
+    with pytest.raises(SegpatchError, match=words) as error:
+        write_network(tmp_path / "n.safetensors", module, {}, half=half)
+    assert ("--half" in str(error.value)) == (value == 1e6) and not list(tmp_path.iterdir())
 
 
 def test_a_network_in_another_memory_layout_is_written_alike(tmp_path):

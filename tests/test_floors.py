@@ -10,7 +10,7 @@ import segpatch
 
 ROOT = Path(segpatch.__file__).parent
 FLOORS = [
-    ["types", "errors"],
+    ["types", "errors", "bounds"],
     [
         "compositing",
         "transforms",

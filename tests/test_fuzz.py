@@ -11,7 +11,7 @@ import json
 import shutil
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,16 +19,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
 from fabricate import write_folder
-from fuzzing import as_json, fuzz, mutated
+from fuzzing import as_json, as_toml, fuzz, mutated
+from segpatch.attack_config import resolve
 from segpatch.cli.study import read_plan
 from segpatch.data import CITYSCAPES, open_data
 from segpatch.data.classes import ClassSet, class_map
 from segpatch.data.files import label_table, read_image, read_labels
+from segpatch.data.images import split_images
+from segpatch.eot import EOT, draw
 from segpatch.errors import BadInput
 from segpatch.models.catalogue import Entry, find_entry
 from segpatch.models.checkpoints import open_network, read_checkpoint
@@ -41,11 +45,18 @@ from segpatch.report import write_report
 from segpatch.report.compare import write_comparison
 from segpatch.report.record import read_study
 from segpatch.results import read_scores
+from segpatch.studies import estimate
+from segpatch.studies.paper import cost
+from segpatch.studies.paper.cost import estimate_paper
+from segpatch.studies.paper.matrices import study_matrices
+from segpatch.studies.planned import planned_patches
+from segpatch.transforms import SceneEOT
 from segpatch.victims import read_victims
 from test_hf import saved
 from test_onnx import write as write_onnx
 from test_report import write_run
 from test_study_report import write_study
+from tiny import conv_victim, learnable_dataset
 
 VICTIMS = """[victim.pidnet-s]
 checkpoint = "p.safetensors"
@@ -53,7 +64,23 @@ mean = [0.4, 0.4, 0.4]
 window = 64
 classes = ["road", "car"]
 """
-PLAN = 'presets = ["paper"]\nseeds = [0, 1]\nonly = ["matrix"]\n'
+PLAN = """presets = ["paper"]
+seeds = [0, 1]
+only = ["matrix", "alignment", "sizes", "places", "losses"]
+losses = ["correct-pixel"]
+scales = [0.5, 2.0]
+images = 2
+margin = 0.01
+
+[overrides]
+steps = 4
+crop = [10, 10]
+patch_size = [4, 4]
+scales = [0.8, 1.2]
+step_size = 0.01
+patch_eot = {rotation = 5, scale = [0.9, 1.1]}
+"""
+Spoil = Callable[[st.DataObject, bytes], bytes]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's about a damaged TIFF, which is then refused
@@ -118,10 +145,27 @@ def test_victim_files(tmp_path: Path):
     fuzz(path, lambda: read_victims(path))
 
 
-def test_plans(tmp_path: Path):
+@pytest.mark.parametrize("spoil", [mutated, as_toml])
+def test_plans(tmp_path: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch):
+    """What can be read can be planned, estimated and drawn from."""
     path = tmp_path / "plan.toml"
     path.write_text(PLAN)
-    fuzz(path, lambda: read_plan(path))
+    victims, dataset = [conv_victim(0, name="a"), conv_victim(1, name="b")], learnable_dataset(tmp_path / "data")
+    training = split_images(dataset, "train")
+    for module in (cost, estimate):
+        monkeypatch.setattr(module, "seconds_of", lambda work: 1.0)
+
+    def read() -> None:
+        plan, _ = read_plan(path)
+        estimate_paper(victims, dataset, plan).describe()
+        for networks, matrix in study_matrices(victims, training, plan).values():
+            config = resolve(planned_patches(networks, matrix)[0].config, training, networks)
+            assert config.patch_size
+            eot = EOT(SceneEOT(config.scales, config.crop, config.flip), config.patch_eot, config.place)
+            draw(eot, (config.seed, 0, 0), (12, 16), config.patch_size)
+
+    read()
+    fuzz(path, read, spoil, files=2)
 
 
 def test_classes_and_lists(tmp_path: Path):

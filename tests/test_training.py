@@ -97,6 +97,26 @@ def test_the_best_average_is_kept():
     assert all(torch.equal(state.best[key], states[best].average[key]) for key in state.best)
 
 
+def test_an_average_that_is_not_finite_is_never_kept():
+    with torch.no_grad():
+        broken = tiny_network()
+        broken.register_buffer("extra", torch.tensor(float("nan")))
+    with pytest.raises(
+        SegpatchError, match=r"the averaged weights \(extra\) are not finite; lower the learning rate"
+    ):
+        fitted(CONFIG, module=broken)
+
+
+def test_logits_that_are_not_finite_and_images_without_a_label_have_no_miou():
+    wild = tiny_network()
+    torch.nn.init.constant_(wild.last.bias, math.inf)
+    with pytest.raises(SegpatchError, match="tiny returned logits that are not finite"):
+        measure_miou(plain(wild), as_uint8(learnable(1)))
+    bare = [(image, torch.full_like(labels, 255)) for image, labels in as_uint8(learnable(1))]
+    with pytest.raises(BadInput, match="none of the images held out has a labelled pixel"):
+        measure_miou(plain(tiny_network()), bare)
+
+
 def test_validation_happens_when_it_is_due():
     _, steps, _ = fitted(replace(CONFIG, steps=10))
     assert [step.step for step in steps if step.miou == step.miou] == [4, 8, 10]

@@ -80,6 +80,11 @@ def test_all_that_can_be_said(place):
     assert victim(IMAGES).shape == (1, 19, 6, 8)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(place):
+    file = write(place, "\ufeff[victim.tiny-net]\nwindow = 4")
+    assert read_victims(file)["tiny-net"].settings.window == 4
+
+
 def test_names_specs_and_files_side_by_side(place):
     file = write(place, '[victim.tiny-net]\nmean = [0, 0, 0]\n[victim.other]\nnetwork = "tiny-net"\nwindow = 0')
     named = read_victims(file)
@@ -174,8 +179,8 @@ def test_what_is_wrong_is_one_line(place, text, words):
     [
         ("network = 'tiny-nett'", "did you mean 'tiny-net'"),
         ("network = 'tiny-net'\nchannel_order = 'gbr'", "channel_order must be"),
-        ("network = 'tiny-net'\nstd = [1, 0, 1]", "std, value_range"),
-        ("network = 'tiny-net'\nstride = 9", "window must be above 0"),
+        ("network = 'tiny-net'\nstd = [1, 0, 1]", "each std must be in"),
+        ("network = 'tiny-net'\nstride = 9", "a stride of 9 needs a window"),
     ],
 )
 def test_settings_are_judged_as_a_victims_are(place, text, words):

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+from segpatch.bounds import (
+    MOST_BATCH,
+    check_number,
+    check_pair,
+    check_precision,
+    check_seed,
+    check_size,
+    check_whole,
+    check_whole_or_none,
+)
 from segpatch.eot import PLACES, PatchEOT, largest_size
 from segpatch.errors import BadInput, unknown_name
 from segpatch.losses import LOSSES
 from segpatch.models.victim import Victim
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Range
+from segpatch.transforms import SceneEOT
 from segpatch.types import LabelledImages
 
 STEPPERS = ("sign", "adam")
 STARTS = ("random", "grey")
 SCHEDULES = ("constant", "cosine")
+MOST_SNAPSHOTS = 10_000
 PUBLISHED_SCALES = tuple(round(0.5 + k / 10, 1) for k in range(17))
 """0.5, 0.6 .. 2.1: what the released loader draws from (the paper writes [0.5, 2])."""
 
@@ -55,14 +68,19 @@ class AttackConfig:
     snapshots: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.step_size <= 1:
-            raise BadInput(f"step_size must be in (0, 1], got {self.step_size}")
-        if self.snapshots < 0:
-            raise BadInput(f"snapshots must be 0 or more, got {self.snapshots}")
-        for name in ("steps", "epochs", "batch_size", "micro_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInput(f"{name} must be at least 1, got {value}")
+        check_number("step_size", self.step_size, 0, 1, above=True)
+        check_whole_or_none("steps", self.steps)
+        check_whole_or_none("epochs", self.epochs)
+        check_whole_or_none("batch_size", self.batch_size, 1, MOST_BATCH)
+        check_whole_or_none("micro_batch", self.micro_batch)
+        if self.patch_size is not None:
+            check_size("patch_size", self.patch_size)
+        for bounds in zip(*self.range, strict=True):
+            check_pair("range", bounds, 0, 1)
+        SceneEOT(self.scales, self.crop, self.flip)  # says what these may be
+        check_whole("held_out", self.held_out)
+        check_whole("snapshots", self.snapshots, 0, MOST_SNAPSHOTS)
+        check_seed(self.seed)
         if self.loss not in LOSSES:
             raise unknown_name("loss", self.loss, LOSSES)
         if self.stepper not in STEPPERS:
@@ -75,8 +93,7 @@ class AttackConfig:
             raise unknown_name("start", self.start, STARTS)
         if self.select not in ("last", "best") or (self.select == "best" and self.held_out < 1):
             raise BadInput("select must be 'last', or 'best' with held_out of at least 1 image")
-        if self.precision not in ("fp32", "bf16"):
-            raise BadInput(f"precision must be fp32 or bf16, got {self.precision!r}")
+        check_precision(self.precision)
 
 
 PRESETS: dict[str, AttackConfig] = {
@@ -101,6 +118,15 @@ def attack_preset(name: str) -> AttackConfig:
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]
+
+
+def overridden(base: AttackConfig, overrides: Mapping[str, Any]) -> AttackConfig:
+    """The config with other values of some fields; BadInput for what is none that a plan may override."""
+    known = [field.name for field in fields(AttackConfig) if field.name not in ("preset", "seed")]
+    for name in overrides:
+        if name not in known:
+            raise unknown_name("field in overrides", name, known)
+    return replace(base, **overrides)
 
 
 def resolve(config: AttackConfig, images: LabelledImages, victims: Sequence[Victim]) -> AttackConfig:

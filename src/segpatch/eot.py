@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segpatch.bounds import check_number, check_pair
 from segpatch.compositing import centre_region, cover, draw_region, paste
 from segpatch.errors import BadInput
-from segpatch.transforms import Scene, SceneEOT, draw_scene
+from segpatch.transforms import LARGEST_SCALE, Scene, SceneEOT, draw_scene
 from segpatch.types import IGNORE, Region
 
 PLACES = ("centre", "drawn")
@@ -37,6 +38,14 @@ class PatchEOT:
     brightness: float = 0.1
     contrast: tuple[float, float] = (0.9, 1.1)
     noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        check_pair("the patch's scale", self.scale, 0, LARGEST_SCALE, above=True)
+        check_number("rotation", self.rotation, 0, 180)
+        check_number("perspective", self.perspective, 0, 1, below=True)
+        check_number("brightness", self.brightness, 0, 1)
+        check_pair("contrast", self.contrast, 0, 10)
+        check_number("noise", self.noise, 0, 1)
 
 
 @dataclass(frozen=True)

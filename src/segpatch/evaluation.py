@@ -10,13 +10,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segpatch.bounds import check_seed
 from segpatch.clean import CleanPredictions
 from segpatch.compositing import centre_region, cover, draw_region
 from segpatch.eot import PLACES, generator_at
-from segpatch.errors import BadInput, SegpatchError
+from segpatch.errors import BadInput
 from segpatch.loaders import Loaded, as_batches
 from segpatch.memory import in_parts_that_fit
-from segpatch.metrics import confusion_matrices, confusion_matrix, iou_per_class, miou, pixel_accuracy
+from segpatch.metrics import (
+    confusion_matrices,
+    confusion_matrix,
+    iou_per_class,
+    miou,
+    must_be_finite,
+    pixel_accuracy,
+)
 from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
 from segpatch.notebook import html_table, three
@@ -152,6 +160,7 @@ def evaluate_all(
     these after. Raises BadInput where a patch does not fit, or a network speaks other classes than the labels;
     SegpatchError where memory does not suffice for one image.
     """
+    check_seed(seed)
     of_patches = [place] * len(patches) if isinstance(place, str) or callable(place) else place
     for one in of_patches:
         if isinstance(one, str) and one not in PLACES:
@@ -233,11 +242,7 @@ def predict_prepared(victim: Victim, x: Tensor, precision: str) -> Tensor:
             f"{victim.name} returned logits of {raw.logits.shape[1]} classes, but its class set "
             f"{victim.classes.name!r} has {len(victim.classes)}; give the right classes="
         )
-    if not bool(raw.logits.isfinite().all()):
-        raise SegpatchError(
-            f"{victim.name} returned logits that are not finite; check its checkpoint and its preprocessing, and "
-            "measure with --precision fp32"
-        )
+    must_be_finite(raw.logits, victim.name)
     return resized_prediction(
         raw.logits,
         (x.shape[-2], x.shape[-1]),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segpatch.errors import BadInput
+from segpatch.errors import BadInput, SegpatchError
 from segpatch.types import IGNORE
 
 
@@ -47,6 +47,15 @@ def _counted(rows: Tensor, predictions: Tensor, groups: int, classes: int) -> Te
         wrong = counts.sum((0, 1, 3))[:IGNORE].nonzero()[-1]
         raise _wrong_label(int(wrong), classes)
     return counts[:, :, :classes].to(torch.int32)
+
+
+def must_be_finite(logits: Tensor, name: str) -> None:
+    """SegpatchError for logits of a network that hold NaN or infinity, of which argmax would make a class."""
+    if not bool(logits.isfinite().all()):
+        raise SegpatchError(
+            f"{name} returned logits that are not finite; check its checkpoint and its preprocessing, and measure "
+            "with --precision fp32"
+        )
 
 
 def _must_be_labels(labels: Tensor, classes: int) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segpatch.bounds import MOST_BATCH, check_number, check_precision, check_seed, check_whole
 from segpatch.criteria import CRITERIA, criterion
 from segpatch.data.dataset import order
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput, SegpatchError
-from segpatch.metrics import confusion_matrix, miou
+from segpatch.metrics import confusion_matrix, miou, must_be_finite
+from segpatch.models.checkpoints import not_finite
 from segpatch.models.victim import Victim
 from segpatch.processes import ALONE, Processes
 from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels, as_float, draw_scene
@@ -49,14 +51,20 @@ class FitConfig:
     validate_every: int = 250
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.validate_every < 1:
-            raise BadInput("steps, batch_size and validate_every must be at least 1")
-        if not 0 <= self.jitter < 1:
-            raise BadInput(f"jitter must be in [0, 1), got {self.jitter}")
+        check_whole("steps", self.steps, 1)
+        check_whole("batch_size", self.batch_size, 1, MOST_BATCH)
+        check_whole("validate_every", self.validate_every, 1)
+        check_whole("warmup", self.warmup)
+        SceneEOT(self.scales, self.crop, self.flip)  # says what these may be
+        check_whole("label_stride", self.label_stride, 1, min(self.crop))
+        check_number("jitter", self.jitter, 0, 1, below=True)
+        check_number("learning_rate", self.learning_rate, 0, 10, above=True)
+        check_number("weight_decay", self.weight_decay, 0, 1)
+        check_number("averaging", self.averaging, 0, 1, below=True)
+        check_seed(self.seed)
         if self.criterion not in CRITERIA:
             raise BadInput(f"criterion must be one of {', '.join(CRITERIA)}; got {self.criterion!r}")
-        if self.precision not in ("fp32", "bf16"):
-            raise BadInput(f"precision must be fp32 or bf16, got {self.precision!r}")
+        check_precision(self.precision)
 
 
 class FitStep(NamedTuple):
@@ -135,7 +143,7 @@ def fit_network(
 
 
 def measure_miou(victim: Victim, images: LabelledImages, processes: Processes = ALONE) -> float:
-    """Clean mIoU of a victim over labelled images, one at a time, from one confusion matrix."""
+    """Clean mIoU of a victim over labelled images, one at a time, from one confusion matrix; never NaN."""
     classes = len(victim.label_classes.names)
 
     def counted() -> Tensor:
@@ -143,11 +151,15 @@ def measure_miou(victim: Victim, images: LabelledImages, processes: Processes = 
         with torch.inference_mode():
             for index in processes.share(range(len(images))):
                 image, labels = images[index]
-                predictions = victim(as_float(image)[None]).argmax(1).cpu()
-                total += confusion_matrix(predictions, labels[None].long(), classes)[0]
+                logits = victim(as_float(image)[None])
+                must_be_finite(logits, victim.name)
+                total += confusion_matrix(logits.argmax(1).cpu(), labels[None].long(), classes)[0]
         return total
 
-    return float(miou(torch.stack(processes.gathered(counted)).sum(0)))
+    score = float(miou(torch.stack(processes.gathered(counted)).sum(0)))
+    if math.isnan(score):
+        raise BadInput("none of the images held out has a labelled pixel; hold out others, or more (--images)")
+    return score
 
 
 def _shared(module: nn.Module, processes: Processes) -> nn.Module:
@@ -210,7 +222,11 @@ def _train_step(
 def _validate(
     module: nn.Module, victim: Victim, average: dict[str, Tensor], held_out: LabelledImages, processes: Processes
 ) -> float:
-    """mIoU of the averaged weights; the running weights are put back."""
+    """mIoU of the averaged weights, SegpatchError unless these are finite; the running weights are put back."""
+    if key := not_finite(average):
+        raise SegpatchError(
+            f"the averaged weights ({key}) are not finite; lower the learning rate, or train with --precision fp32"
+        )
     running = _copy(module.state_dict())
     module.load_state_dict(average)
     module.eval()

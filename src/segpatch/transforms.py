@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segpatch.bounds import check_number, check_size
 from segpatch.errors import BadInput
 from segpatch.types import IGNORE
+
+LARGEST_SCALE = 100.0
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,13 @@ class SceneEOT:
     flip: float = 0.5
 
     def __post_init__(self) -> None:
-        if len(self.scales) < 2 or min(self.scales) <= 0 or self.scales[0] > self.scales[-1]:
-            raise BadInput(f"scales must be (low, high) or a list of values, all above 0; got {self.scales}")
-        if not 0 <= self.flip <= 1:
-            raise BadInput(f"flip is a chance in [0, 1], got {self.flip}")
+        for scale in self.scales:
+            check_number("each of scales", scale, 0, LARGEST_SCALE, above=True)
+        if len(self.scales) < 2 or self.scales[0] > self.scales[-1]:
+            raise BadInput(f"scales must be (low, high) or a list of values, got {self.scales}")
+        if self.crop is not None:
+            check_size("crop", self.crop)
+        check_number("flip", self.flip, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def read_victims(path: Path) -> dict[str, Named]:
     if not path.is_file():
         raise Missing(f"no victims file at {path}; write [victim.NAME] tables with network, checkpoint ..")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no TOML file ({error})") from error
     for key in content.keys() - {"victim"}:

@@ -44,9 +44,6 @@ def evaluate(
     from segpatch.studies.planned import MatrixPlan
 
     processes: Processes = context.obj
-    network, dataset = processes.together(
-        lambda: open_victim_and_data(victim, victims, data, class_map, device, processes)
-    )
     plan = MatrixPlan(
         presets=(),
         split=split,
@@ -54,6 +51,9 @@ def evaluate(
         place=place,
         seed=seed,
         precision=precision,
+    )
+    network, dataset = processes.together(
+        lambda: open_victim_and_data(victim, victims, data, class_map, device, processes)
     )
     given = [load_patch(patch)]
     if dry_run:
@@ -119,9 +119,6 @@ def transfer(
     from segpatch.studies.planned import MatrixPlan
 
     processes: Processes = context.obj
-    networks, dataset = processes.together(
-        lambda: open_victims_and_data(victim, victims, data, class_map, device, processes)
-    )
     ready = [load_patch(path) for path in patch]
     overrides = options.given(
         loss=loss,
@@ -149,6 +146,9 @@ def transfer(
         pictures=pictures,
         photographs=with_images,
         seed=seed,
+    )
+    networks, dataset = processes.together(
+        lambda: open_victims_and_data(victim, victims, data, class_map, device, processes)
     )
     if dry_run:
         print(estimate_matrix(networks, dataset, plan, ready).describe())
@@ -184,9 +184,11 @@ def report(
     from segpatch.checks import comparable
     from segpatch.errors import BadInput
     from segpatch.report import write_report
-    from segpatch.report.compare import gate, matrix_run, write_comparison
+    from segpatch.report.compare import check_limit, gate, matrix_run, write_comparison
     from segpatch.results import read_transfer
 
+    if fail_on_drop is not None:
+        check_limit(fail_on_drop)
     if len(runs) > 2:
         raise BadInput(f"report takes one run, or two to compare; got {len(runs)}")
     if len(runs) == 1:

@@ -79,10 +79,12 @@ def download(
     quiet: options.Quiet = False,
 ) -> None:
     """Fetch a published checkpoint (of a network, its best one), or say how to get it."""
+    from segpatch.bounds import check_number
     from segpatch.models.catalogue import find_entry
     from segpatch.models.download import default_folder, download, must_be_recorded
     from segpatch.studies.progress import Progress
 
+    check_number("--max-size", max_size, 0, 1e6, above=True)
     entry = find_entry(name)
     about = f"trained on {entry.trained_on}{_miou(entry)}; licence: {entry.licence}"
     if not entry.address:

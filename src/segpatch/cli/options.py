@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,22 +56,23 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
     if text is None:
         return None
+    side = "[1-9][0-9]{0,49}"
+    if not re.fullmatch(f"{side}(x{side})?", text, re.IGNORECASE):
+        raise BadInput(f"a size is HxW or one side in pixels, such as 60x80 or 70; got {text[:40]!r}")
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise BadInput(f"a size is HxW or one side in pixels, such as 60x80 or 70; got {text!r}")
     return int(parts[0]), int(parts[-1])
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """(0, 1, 2) of "0,1,2"; BadInput for anything else."""
+    from segpatch.bounds import check_seeds
     from segpatch.errors import BadInput
 
     try:
         seeds = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise BadInput(f"seeds are whole numbers with commas between, such as 0,1,2; got {text!r}") from None
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise BadInput(f"seeds must be different and not negative; got {text!r}")
+        raise BadInput(f"seeds are whole numbers with commas between, such as 0,1,2; got {text[:40]!r}") from None
+    check_seeds(seeds)
     return seeds
 
 
@@ -85,7 +87,7 @@ def choose_device(name: str, processes: Processes = ALONE) -> str:
     kind, _, number = name.partition(":")
     if kind == "cpu" and not number:
         return name
-    if kind == "cuda" and (not number or number.isdecimal()):
+    if kind == "cuda" and re.fullmatch("[0-9]{0,4}", number):
         number = number or (str(processes.local) if processes.world > 1 else "")
         if int(number or 0) < torch.cuda.device_count():
             return f"cuda:{number}" if number else "cuda"

@@ -145,9 +145,9 @@ def read_plan(path: Path | None) -> tuple[PaperPlan, set[str]]:
     """
     import tomllib
     from dataclasses import fields
+    from typing import get_type_hints
 
-    from pydantic import TypeAdapter, ValidationError
-
+    from segpatch.attack_config import AttackConfig
     from segpatch.errors import BadInput, Missing, unknown_name
     from segpatch.studies.paper import PaperPlan
 
@@ -156,16 +156,30 @@ def read_plan(path: Path | None) -> tuple[PaperPlan, set[str]]:
     if not path.is_file():
         raise Missing(f"no file at {path}; give a TOML file with fields of the plan")
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no TOML file ({error}); see `segpatch study paper --help`") from error
     known = [field.name for field in fields(PaperPlan)]
     for key in content:
         if key not in known:
             raise unknown_name(f"field in {path.name}", key, known)
+    overrides = content.get("overrides")
+    if isinstance(overrides, dict):
+        kinds = get_type_hints(AttackConfig)
+        for name in overrides.keys() & kinds.keys():  # the plan names the others
+            overrides[name] = _typed(kinds[name], overrides[name], f"{path}: overrides.{name}")
+    return _typed(PaperPlan, content, str(path)), set(content)
+
+
+def _typed(kind: Any, content: Any, where: str) -> Any:
+    """What TOML says, as a kind of value; BadInput naming where it cannot be."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from segpatch.errors import BadInput
+
     try:
-        return TypeAdapter(PaperPlan).validate_python(content), set(content)
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{path}: {where}: {first['msg']}") from error
+        parts = [where, ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")]
+        raise BadInput(": ".join(part for part in parts if part)) from error

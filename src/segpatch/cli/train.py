@@ -140,10 +140,6 @@ def attack(
     from segpatch.studies.estimate import estimate_attack
 
     processes: Processes = context.obj
-    networks, dataset = processes.together(
-        lambda: open_victims_and_data(victim, victims, data, class_map, device, processes)
-    )
-    training = split_images(dataset, train_split or dataset.train_split, images)
     overrides = options.given(
         loss=loss,
         steps=steps,
@@ -156,6 +152,10 @@ def attack(
         precision=precision,
     )
     config = replace(attack_preset(preset), seed=seed, **overrides)
+    networks, dataset = processes.together(
+        lambda: open_victims_and_data(victim, victims, data, class_map, device, processes)
+    )
+    training = split_images(dataset, train_split or dataset.train_split, images)
     if dry_run:
         print(estimate_attack(networks, training, config).describe())
         return

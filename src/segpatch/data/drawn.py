@@ -6,10 +6,10 @@ import functools
 import hashlib
 from dataclasses import dataclass
 
+from segpatch.bounds import MOST_SIDE, check_seed, check_size, check_whole
 from segpatch.data.classes import CITYSCAPES
 from segpatch.data.dataset import Dataset, Sample
 from segpatch.data.files import Pair, Pixels
-from segpatch.errors import BadInput
 
 HEIGHT, WIDTH = 256, 512
 COUNTS = {"train": 1000, "val": 100}
@@ -67,10 +67,10 @@ def street_name(index: int) -> str:
 
 
 def check_street(height: int, width: int, seed: int) -> None:
-    if height < 16 or width < 16:
-        raise BadInput(f"streets are at least 16 pixels high and wide, got {height}x{width}")
-    if seed < 0:
-        raise BadInput(f"the seed of streets must be 0 or more, got {seed}")
+    check_whole("the height of a street", height, 16, MOST_SIDE)
+    check_whole("the width of a street", width, 16, MOST_SIDE)
+    check_size("a street", (height, width))
+    check_seed(seed)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
+from segpatch.bounds import MOST_PIXELS, MOST_SIDE
 from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.types import IGNORE
 
@@ -23,8 +24,6 @@ Pair = tuple[Pixels, Pixels]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
 
 MAX_CLASSES = 254
-MOST_SIDE, MOST_PIXELS = 16_384, 8_192 * 8_192
-"""Of a picture, in pixels; no driving camera comes near, and a larger one is refused before it is decoded."""
 _INVALID = 254  # in a label table: a value that means nothing; no class id reaches it
 _DIGEST_BYTES = 64 * 1024
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")  # some of Pillow's others start programs

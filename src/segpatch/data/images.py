@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segpatch.bounds import check_whole_or_none
 from segpatch.data.dataset import Dataset
 
 
@@ -42,6 +43,7 @@ def split_images(dataset: Dataset, split: str, count: int | None = None) -> Spli
 
 def spaced(total: int, count: int | None) -> list[int]:
     """`count` of range(total), evenly spaced and in order; all of them where count is None or too large."""
+    check_whole_or_none("the number of images", count)
     if count is None or count >= total:
         return list(range(total))
     return [int((i + 0.5) * total / count) for i in range(count)]

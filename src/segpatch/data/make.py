@@ -11,12 +11,15 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from segpatch.bounds import check_whole
 from segpatch.data.cityscapes import IMAGE_ENDING, TRAIN_IDS_ENDING
 from segpatch.data.drawn import Drawn, check_street, generator_version, street_name
 from segpatch.errors import BadInput
 from segpatch.writing import guarded, make_folder, write_png, write_whole
 
 CITY = "streets"
+MOST_STREETS = 10**6
+"""Of a split, whose names count in six digits."""
 
 _FEW = 48  # images that one process draws sooner than others have started
 
@@ -36,8 +39,8 @@ def make_streets(
     out must be absent or empty, and holds either everything or nothing. on_image gets the number of images
     written and the number there will be.
     """
-    if train < 0 or val < 0 or train + val == 0:
-        raise BadInput(f"expected a number of streets to write, got train {train} and val {val}")
+    check_whole("train", train, 0, MOST_STREETS)
+    check_whole("val", val, 0 if train else 1, MOST_STREETS)
     check_street(height, width, seed)
     out = out.absolute()
     _refuse_full(out)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from segpatch.errors import BadInput
+from segpatch.errors import BadInput, SegpatchError
 from segpatch.models.fitting import account, canonical, few, likeness, mismatch, wanted_by
 from segpatch.models.layouts.layout import Layout, State
 from segpatch.models.networks import MODELS, network_name, network_spec
@@ -43,7 +43,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def write_network(path: Path, module: nn.Module, metadata: Mapping[str, Any], *, half: bool = False) -> None:
     """Writes a module's state dict and JSON metadata; the file appears whole or not at all.
 
-    half: matrices and kernels in float16, everything else (batch-norm statistics, biases) in float32.
+    half: matrices and kernels in float16, everything else (batch-norm statistics, biases) in float32. Raises
+    SegpatchError for values that are not finite, or too large to be so in float16.
     """
     state = {}
     for key, value in module.state_dict().items():
@@ -51,7 +52,15 @@ def write_network(path: Path, module: nn.Module, metadata: Mapping[str, Any], *,
             continue
         small = half and value.is_floating_point() and value.ndim >= 2
         state[key] = value.detach().cpu().to(torch.float16 if small else value.dtype).contiguous()
+    if wrong := not_finite(state):
+        hint = "; leave --half out" if half and bool(module.state_dict()[wrong].isfinite().all()) else ""
+        raise SegpatchError(f"{path} is not written: {wrong} holds values that are not finite{hint}")
     write_whole(path, save(state, metadata={"segpatch": json.dumps(dict(metadata))}))
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """The first key of a state dict whose values are not all finite, None if they are."""
+    return next((key for key, value in state.items() if not bool(value.isfinite().all())), None)
 
 
 def recognise(name: str, state: Mapping[str, Tensor], source: Path) -> Layout:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segpatch.bounds import check_size
 from segpatch.data.drawn import drawn_streets
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.models.onnx import METADATA, onnx_victim, package
@@ -32,6 +33,7 @@ def export_onnx(victim: Victim, out: Path, size: tuple[int, int]) -> float:
     rounding does not decide. Raises BadInput where it does not, or cannot be written; Missing without the
     packages of the extra `onnx`.
     """
+    check_size("size", size)
     for name in ("onnx", "onnxscript", "onnxruntime"):
         package(name)
     if not victim.differentiable:

@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segpatch.bounds import MOST_SIDE, check_number, check_whole, check_whole_or_none
 from segpatch.data.classes import CITYSCAPES, ClassMap, ClassSet, class_map
 from segpatch.errors import BadInput
 from segpatch.losses import merge_logits
 from segpatch.models.blocks import resize, size_of
 
+_LARGEST = 1e6  # of what images are normalised with, and one over it the smallest
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -83,20 +85,16 @@ class Victim:
     def __post_init__(self) -> None:
         if self.channel_order not in ("rgb", "bgr"):
             raise BadInput(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
-        if min(self.std) <= 0 or self.value_range <= 0 or self.size_multiple < 1:
-            raise BadInput(
-                "std, value_range and size_multiple must be above 0; "
-                f"got {self.std}, {self.value_range} and {self.size_multiple}"
-            )
-        if not 0 <= self.size_offset < self.size_multiple:
-            raise BadInput(
-                f"size_offset must be in 0..size_multiple-1; got {self.size_offset} with {self.size_multiple}"
-            )
-        step = self.window if self.stride is None else self.stride
-        if step is not None and (self.window is None or not 0 < step <= self.window):
-            raise BadInput(
-                f"window must be above 0 and stride in 1..window; got window {self.window}, stride {self.stride}"
-            )
+        for mean, std in zip(self.mean, self.std, strict=True):
+            check_number("each mean", mean, -_LARGEST, _LARGEST)
+            check_number("each std", std, 1 / _LARGEST, _LARGEST)
+        check_number("value_range", self.value_range, 1 / _LARGEST, _LARGEST)
+        check_whole("size_multiple", self.size_multiple, 1, MOST_SIDE)
+        check_whole("size_offset", self.size_offset, 0, self.size_multiple - 1)
+        check_whole_or_none("window", self.window, 1, MOST_SIDE)
+        if self.window is None and self.stride is not None:
+            raise BadInput(f"a stride of {self.stride} needs a window; give both, or neither")
+        check_whole_or_none("stride", self.stride, 1, self.window or 1)
         self.module.eval().requires_grad_(False)
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from segpatch.bounds import check_number
 from segpatch.checks import comparable
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput, Missing, SegpatchError
@@ -150,16 +151,20 @@ def sentences(found: Comparison) -> list[str]:
     return out
 
 
+def check_limit(limit: float) -> None:
+    """BadInput unless the limit of a gate is a drop that can be."""
+    check_number("the limit of a gate (--fail-on-drop)", limit, -1, 1)
+
+
 def gate(limit: float, first: Path, second: Path | None = None) -> None:
     """Raises SegpatchError where a trained patch surely costs more mIoU than a limit.
 
     Of one run: where the lower end of a drop's interval lies above it. Of two: where the drop of the second run
     surely exceeds that of the first by more, the lower end of the difference's interval lying above it; a cell
     that the first run lacks is held with its whole drop, so that a new name is no way through. Raises BadInput
-    where the limit is no number, or a drop has no interval: what is not known passes no gate.
+    where the limit cannot be, or a drop has no interval: what is not known passes no gate.
     """
-    if not math.isfinite(limit):
-        raise BadInput(f"the limit of a gate must be a finite drop of mIoU, got {limit:g}; give 0.05, say")
+    check_limit(limit)
     cells: list[tuple[str, str, float | None, tuple[float | None, float | None]]]
     if second is None:
         result = read_transfer(first)

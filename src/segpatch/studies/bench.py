@@ -15,10 +15,12 @@ from torch import Tensor
 from segpatch import heap
 from segpatch.attack_config import AttackConfig, resolve
 from segpatch.attack_step import draw_samples, patch_gradient
+from segpatch.bounds import MOST_BATCH, check_precision, check_seed, check_size, check_whole
 from segpatch.data.classes import CITYSCAPES
 from segpatch.errors import BadInput, Missing
 from segpatch.evaluation import evaluate_all
 from segpatch.latency import Action, Ratio, Timing, interleaved, ratio
+from segpatch.memory import memory_advice
 from segpatch.models.folding import folded
 from segpatch.models.networks import network_name, network_spec
 from segpatch.models.victim import Provenance, Victim
@@ -27,6 +29,7 @@ from segpatch.transforms import as_float
 from segpatch.types import Batch
 from segpatch.updates import sign_step
 
+MOST_REPEATS = 10_000
 PATCHES = 4
 """Patches of the measurement: enough that the clean forward pass is shared."""
 
@@ -48,6 +51,11 @@ class BenchPlan:
     def __post_init__(self) -> None:
         if self.only not in (None, "step", "evaluation"):
             raise BadInput(f"only must be step or evaluation, got {self.only!r}")
+        check_size("size", self.size)
+        check_whole("batch", self.batch, 1, MOST_BATCH)
+        check_whole("repeats", self.repeats, 1, MOST_REPEATS)
+        check_precision(self.precision)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,8 @@ def bench(
     """A row for each network, in order; on_network is called after each."""
     rows = []
     for name in networks:
-        rows.append(bench_network(name, plan, device, reference))
+        with memory_advice(plan.batch):
+            rows.append(bench_network(name, plan, device, reference))
         if on_network:
             on_network(rows[-1])
     return rows

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segpatch.attack_config import AttackConfig, attack_preset, family_of
+from segpatch.attack_config import AttackConfig, attack_preset, family_of, overridden
+from segpatch.bounds import (
+    MOST_BATCH,
+    check_number,
+    check_precision,
+    check_seed,
+    check_seeds,
+    check_whole,
+    check_whole_or_none,
+)
 from segpatch.data.images import SplitImages
 from segpatch.errors import BadInput, unknown_name
 from segpatch.models.victim import Victim
@@ -50,6 +59,23 @@ class MatrixPlan:
     pictures: int = 4
     photographs: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for base in (*map(attack_preset, self.presets), *self.variants):
+            overridden(base, self.overrides)
+        check_seeds(self.seeds)
+        check_whole_or_none("the number of training images", self.trained)
+        check_whole_or_none("the number of measured images", self.measured)
+        check_whole("pictures", self.pictures)
+        check_measurement(self.batch_size, self.margin, self.precision, self.seed)
+
+
+def check_measurement(batch_size: int, margin: float, precision: str, seed: int) -> None:
+    """BadInput unless these are what a matrix can be measured with."""
+    check_whole("batch_size", batch_size, 1, MOST_BATCH)
+    check_number("margin", margin, 0, 1)
+    check_precision(precision)
+    check_seed(seed)
 
 
 @dataclass(frozen=True)

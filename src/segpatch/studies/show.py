@@ -95,8 +95,8 @@ def _position(image: str, names: Sequence[str], split: str) -> int:
     """Where an image stands in the split, from its name or that position itself."""
     if image in names:
         return names.index(image)
-    if image.isdecimal() and int(image) < len(names):
-        return int(image)
+    if image in (positions := [str(position) for position in range(len(names))]):
+        return positions.index(image)
     near = difflib.get_close_matches(image, names, n=1, cutoff=0.0)[0]
     raise BadInput(
         f"--image is a name in split {split!r}, such as {near}, or in 0..{len(names) - 1}; got {image!r}"

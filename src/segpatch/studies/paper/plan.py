@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from segpatch.attack_config import MOST_SNAPSHOTS, PRESETS, attack_preset, overridden
+from segpatch.bounds import check_number, check_seeds, check_whole, check_whole_or_none
 from segpatch.errors import BadInput, unknown_name
 from segpatch.losses import LOSSES
+from segpatch.studies.planned import check_measurement
 
 PARTS = {
     "matrix": "a patch per network, preset and seed, all against all (Table I)",
@@ -83,16 +86,23 @@ class PaperPlan:
         for ablation in self.ablations:
             if ablation not in ABLATIONS:
                 raise unknown_name("ablation", ablation, ABLATIONS)
-        if self.draws < 4:
-            raise BadInput(f"draws must be at least 4, got {self.draws}")
-        if self.snapshots < 1:
-            raise BadInput(f"snapshots must be at least 1, got {self.snapshots}")
-        if self.along < 1:
-            raise BadInput(f"along must be at least 1, got {self.along}")
+        if not self.presets:
+            raise BadInput(f"presets must name one or more of {', '.join(PRESETS)}, got none")
+        for preset in (*self.presets, self.ablation_preset):
+            overridden(attack_preset(preset), self.overrides)
+        check_seeds(self.seeds)
+        check_whole("draws", self.draws, 4, 10_000)
+        check_whole("snapshots", self.snapshots, 1, MOST_SNAPSHOTS)
+        check_whole("along", self.along, 1, MOST_SNAPSHOTS)
+        for name in ("images", "train_images", "curve_images", "size_images", "place_images", "ablation_images"):
+            check_whole_or_none(name, getattr(self, name))
+        for scale in self.scales:
+            check_number("each of scales", scale, 0, 8, above=True)
+        for places in self.grid:
+            check_whole("each number in grid", places, 1, 100)
+        check_measurement(self.batch_size, self.margin, self.precision, self.seed)
         if "accuracy" in self.only and len(self.checkpoints) < 2:
             raise BadInput("accuracy needs two checkpoints or more; name victims with --checkpoint")
-        if min(self.grid) < 1 or any(not 0 < scale <= 8 for scale in self.scales):
-            raise BadInput("grid needs at least one row and column, and scales must be in (0, 8]")
 
     @property
     def parts(self) -> tuple[str, ...]:
