@@ -24,9 +24,9 @@ from safetensors.torch import save_file
 from segpatch.data import cached, open_data
 from segpatch.data.images import split_images
 from segpatch.data.make import make_streets
+from segpatch.machine import environment
 from segpatch.models.load import load_victim
 from segpatch.results import read_scores, safe_name
-from segpatch.runs import environment
 from segpatch.studies.fit import run_fit
 from segpatch.studies.paper import PaperPlan, run_paper
 from segpatch.studies.progress import OnProgress, Progress

@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from segpatch.names import printable
 from segpatch.results import CellRecord, TransferResult
 
 STYLE: dict[Any, Any] = {
@@ -180,8 +181,8 @@ def as_svg(drawing: Figure) -> bytes:
 
 
 def plain_text(text: str) -> str:
-    """Text that matplotlib does not read as mathematics, nor hides as a private label."""
-    return text.replace("$", r"\$").removeprefix("_")
+    """Text that matplotlib does not read as mathematics, nor hides as a private label, without control codes."""
+    return printable(text).replace("$", r"\$").removeprefix("_")
 
 
 def _luminance(colour: str) -> float:
