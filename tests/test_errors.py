@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,6 +67,19 @@ def test_an_output_that_takes_nothing_is_one_line(
     said = capsys.readouterr().err.splitlines()
     assert stop.value.code == 1 and len(said) == 1 and said[0].startswith("segpatch: ")
     assert "nonsense" in said[0] or "the output cannot be used: No space left on device; make room" in said[0]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_to_speak_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "argv", ["segpatch", "models", "--json"])
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert (stop.value.code, capsys.readouterr().err) == (1, "")
 
 
 def test_an_error_of_the_disk_that_may_be_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):

@@ -78,6 +78,8 @@ def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
         sys.stdout.flush()  # here, where a full disk is still one line
     except SegpatchError as error:
         return 1, partial(_say, error)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        return 1, _drop_output
     except OSError as error:
         if not (said := of_the_disk(error)):
             raise
@@ -99,5 +101,10 @@ def _say(error: SegpatchError) -> None:
     print(f"segpatch: {printable(str(error))}".replace("\n", "; "), file=sys.stderr)
     try:
         sys.stdout.flush()
-    except OSError:  # what could not be printed would be tried again at the end, and fail with a traceback
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Forgets what could not be printed, which would be tried again at the end, and fail with a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
