@@ -258,7 +258,8 @@ def test_a_lost_process_leaves_the_steps_of_the_others(tmp_path: Path):
 def test_a_finished_part_is_what_a_run_is_kept_for(tmp_path: Path):
     run = open_run(tmp_path / "run", CONFIG, "transfer.json")
     (tmp_path / "run/cells/a").mkdir(parents=True)
-    (tmp_path / "run/cells/a/patch.safetensors").touch()
+    for name in ("config.json", "patch.safetensors"):
+        (tmp_path / "run/cells/a" / name).touch()
     with pytest.raises(BadInput, match=r"a label is missing; .*run is kept: --resume"), run.kept_if_begun():
         raise BadInput("a label is missing")
     assert run.directory.exists()

@@ -243,8 +243,8 @@ def read_transfer(directory: Path) -> TransferResult:
         result = TransferResult.model_validate_json(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) + f": {first['msg']}"
-        raise BadInput(f"{path} is no valid result ({where}); measure again") from error
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"{path} is no valid result ({where}: {first['msg']}); measure again") from error
     if reason := _disagreement(result):
         raise BadInput(f"{path} is no valid result ({reason}); measure again")
     return result

@@ -35,7 +35,8 @@ LOCK = "run.lock"
 STATE = "state.safetensors"
 DIGEST = "sha256"
 KEPT = (STATE, "patch.safetensors", "network.safetensors")
-"""What a run that ends with an error is kept for."""
+"""What a run that ends with an error is kept for, its own or that of a part."""
+_NO_STATE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
 T = TypeVar("T")
 STATE_EVERY_STEPS = 50
 STATE_EVERY_SECONDS = 30.0
@@ -108,16 +109,17 @@ class Run:
             held = facts.pop(DIGEST, None)  # which states of earlier versions lack
             if held is not None and held != _digest(tensors, facts):
                 raise ValueError("it is not what was saved")
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            step = int(facts["step"])
+        except _NO_STATE as error:
             raise BadInput(f"{path} is damaged ({error}); start again with --overwrite") from error
-        rows = [row for row in read_steps(self.directory) if row["step"] <= facts["step"]]
-        if [row["step"] for row in rows] != list(range(1, facts["step"] + 1)):
+        rows = [row for row in read_steps(self.directory) if row["step"] <= step]
+        if len(rows) != step or any(row["step"] != at for at, row in enumerate(rows, start=1)):
             raise BadInput(
                 f"{self.directory / 'steps.jsonl'} lacks steps of the run; start again with --overwrite"
             )
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_whole(self.directory / "steps.jsonl", lines.encode())
-        self._saved_step = facts["step"]
+        self._saved_step = step
         return tensors, facts
 
     @contextlib.contextmanager
@@ -131,7 +133,8 @@ class Run:
                 shutil.rmtree(self.directory, ignore_errors=True)
             raise
         except SegpatchError as error:
-            if any(path.name in KEPT for path in self.directory.rglob("*.safetensors")):
+            parts = (path for name in KEPT for path in self.directory.rglob(name))
+            if any(path.with_name("config.json").is_file() for path in parts):
                 if "--resume" in str(error):
                     raise
                 raise type(error)(
