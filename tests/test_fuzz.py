@@ -12,6 +12,7 @@ import shutil
 import signal
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
 from fabricate import write_folder
-from fuzzing import as_json, fuzz, mutated
+from fuzzing import MOST_BYTES, as_json, bounded_memory, bounded_time, fuzz, mutated
 from segpatch.cli.study import read_plan
 from segpatch.data import CITYSCAPES, open_data
 from segpatch.data.classes import ClassSet, class_map
@@ -405,3 +406,15 @@ def test_resumed_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             shutil.rmtree(tmp_path / "again")
 
     fuzz(tmp_path / "run/state.safetensors", resume, files=RESUMED)
+
+
+def test_a_reader_that_hangs_or_takes_all_memory_is_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fuzzing.MOST_SECONDS", 0.2)
+    with (
+        pytest.raises(pytest.fail.Exception, match="an example took more than"),
+        bounded_time(),
+        contextlib.suppress(Exception),  # as readers catch what decoders raise
+    ):
+        time.sleep(60)
+    with pytest.raises(MemoryError), bounded_memory():
+        bytearray(2 * MOST_BYTES)

@@ -9,6 +9,7 @@ import pytest
 from segpatch.cli.study import read_plan
 from segpatch.data.folder import read_classes
 from segpatch.errors import BadInput, Missing
+from segpatch.models.tensor_files import container
 from segpatch.reading import must_be_plain, read_bytes, read_text
 from segpatch.results import read_transfer
 from segpatch.runs import read_json
@@ -50,6 +51,7 @@ READERS = {
     "config.json": read_json,
     "victims.toml": read_victims,
     "plan.toml": read_plan,
+    "net.pth": container,
 }
 
 

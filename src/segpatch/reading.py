@@ -31,7 +31,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         with path.open("rb") as file:
             return file.read(most)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def must_be_plain(path: Path, most: int = MOST_BYTES) -> None:
@@ -39,14 +39,15 @@ def must_be_plain(path: Path, most: int = MOST_BYTES) -> None:
     try:
         about = path.stat()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(about.st_mode):
         raise BadInput(f"{path} is no plain file; put the file itself there")
     if about.st_size > most:
         raise BadInput(f"{path} is of {about.st_size} bytes, more than the {most} of such files; give another")
 
 
-def _unreadable(path: Path, error: OSError) -> BadInput | Missing:
+def unreadable(path: Path, error: OSError) -> BadInput | Missing:
+    """What an error of reading a file is called: Missing or BadInput, with what to do."""
     if isinstance(error, FileNotFoundError):
         return Missing(f"{path} is not there; give a file that is")
     return BadInput(f"{path} cannot be read ({error.strerror}); {advice(error, 'give another file')}")
