@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from segpatch.cli.options import parse_size
 from segpatch.latency import Action
-from segpatch.runs import environment
+from segpatch.machine import environment
 from segpatch.studies.bench import BenchPlan, bench_actions
 
 NETWORKS = ("pidnet-s", "pidnet-m", "pidnet-l", "icnet-r50", "bisenetv1-r18", "bisenetv2", "segformer-b0")

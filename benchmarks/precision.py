@@ -27,10 +27,10 @@ from segpatch.data.images import SplitImages, spaced, split_images
 from segpatch.eot import EOT, apply_placement, draw
 from segpatch.evaluation import evaluate
 from segpatch.losses import LOSSES
+from segpatch.machine import environment
 from segpatch.models.load import load_victim
 from segpatch.models.victim import Victim
 from segpatch.patch import Patch
-from segpatch.runs import environment
 from segpatch.transforms import SceneEOT, apply_scene, apply_scene_to_labels, as_float
 from segpatch.updates import adam_start, adam_step
 

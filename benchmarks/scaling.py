@@ -28,11 +28,11 @@ from segpatch.attack_step import draw_samples, patch_gradient
 from segpatch.data.classes import ClassSet, distinct_colour
 from segpatch.evaluation import evaluate_all
 from segpatch.latency import Action, interleaved, ratio
+from segpatch.machine import environment
 from segpatch.models.folding import folded
 from segpatch.models.networks import network_name, network_spec
 from segpatch.models.victim import Provenance, Victim
 from segpatch.patch import FULL_RANGE, Patch, random_pixels
-from segpatch.runs import environment
 from segpatch.transforms import as_float
 from segpatch.types import Batch
 

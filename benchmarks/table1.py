@@ -23,7 +23,7 @@ from PIL import Image
 
 from segpatch import heap
 from segpatch.data.files import FilePair, label_table
-from segpatch.runs import environment
+from segpatch.machine import environment
 from segpatch.studies.bench import PATCHES, BenchPlan, bench_network
 
 CNNS = ("pidnet-s", "pidnet-m", "pidnet-l", "icnet-r50", "bisenetv1-r18", "bisenetv2")

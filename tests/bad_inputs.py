@@ -110,6 +110,43 @@ def link_out(root: Path) -> None:
     (root / "r/transfer.json").symlink_to(root / "data/classes.txt")
 
 
+def pipe(file: str) -> Make:
+    def make(root: Path) -> None:
+        (root / file).parent.mkdir(exist_ok=True)
+        os.mkfifo(root / file)
+
+    return make
+
+
+def huge(file: str) -> Make:
+    """A file of 100 GB, which takes no room on the disk."""
+
+    def make(root: Path) -> None:
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).touch()
+        os.truncate(root / file, 100 * 1000**3)
+
+    return make
+
+
+def loop(file: str) -> Make:
+    def make(root: Path) -> None:
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).symlink_to(root / file)
+
+    return make
+
+
+def listed_pipe(root: Path) -> None:
+    os.mkfifo(root / "pipe.png")
+    (root / "l.txt").write_text("pipe.png pipe.png\n")
+
+
+def finished_attack(root: Path) -> None:
+    (root / "r").mkdir()
+    (root / "patch.safetensors").rename(root / "r/patch.safetensors")
+
+
 def empty_split(root: Path) -> None:
     for file in (root / "data/images/val").iterdir():
         file.unlink()
@@ -141,6 +178,9 @@ CHECK = "models check pidnet-s {}/c.pth"
 SHOW = "patch show {}/patch.safetensors"
 DRY = "attack --victim pidnet-s --data folder:{}/data --train-split val --out {}/out"
 FILE = "attack --victims {}/v.toml --data folder:{}/data --out {}/out"
+RUN = "attack --victim pidnet-s --data folder:{}/data --train-split val --patch-size 2 --crop 4 --steps 2"
+REPORT = "report {}/r --out {}/out"
+LONG = "x" * 300
 STUDY = "study paper --victim pidnet-s --data streets --config {}/p.toml --out {}/out"
 ON = "--victim pidnet-s --data folder:{}/data"
 SHOWN = f"show {ON} --out {{}}/out.png"
@@ -382,7 +422,6 @@ BAD = [
     ),
     Bad("patch about a list", patch_of_record("[]"), SHOW, "its record is no table"),
     Bad("patch with a short range", patch_about(range=[[0, 1]]), SHOW, "(its range: "),
-    Bad("network about a list", network_about("[]"), "models check pidnet-s {}/c.safetensors", "(no table)"),
     *(
         Bad(
             f"{words.split(',')[0]} ({command.split()[0]} {option})",
@@ -454,6 +493,93 @@ BAD = [
             "window = -1": "window must be a whole number from 1",
             "window = 64\nstride = 65": "stride must be a whole number from 1 to 64, got 65",
         }.items()
+    ),
+    Bad(
+        "network about a list",
+        network_about("[]"),
+        "models check pidnet-s {}/c.safetensors",
+        "record of its network (no",
+    ),
+    *(
+        Bad(f"name of 300 letters for {what}", nothing, command + LONG, "File name too long; give a shorter name")
+        for what, command in {
+            "a run": f"{RUN} --out {{}}/",
+            "a run to report": "report --out {}/out {}/",
+            "a patch": "patch show {}/",
+            "a folder": "data check folder:{}/",
+            "a list": "data check list:{}/",
+            "CamVid": "data check camvid:{}/",
+            "a fitted network": "attack --data folder:{}/data --out {}/out --victim {}/",
+            "a checkpoint": "attack --data folder:{}/data --out {}/out --victim pidnet-s={}/",
+            "a victims file": "attack --data folder:{}/data --out {}/out --victims {}/",
+            "a plan": "study paper --victim pidnet-s --data streets --out {}/out --config {}/",
+        }.items()
+    ),
+    Bad(
+        "name of 300 letters for Cityscapes",
+        nothing,
+        "data check cityscapes:{}/" + LONG,
+        "(File name too long); give a shorter name",
+    ),
+    Bad("result that is a pipe", pipe("r/transfer.json"), REPORT, "no transfer.json"),
+    Bad("result that is a link to itself", loop("r/transfer.json"), REPORT, "no transfer.json"),
+    Bad("result of 100 GB", huge("r/transfer.json"), REPORT, "bytes, more than the"),
+    Bad("study of 100 GB", huge("r/study.json"), REPORT, "bytes, more than the"),
+    Bad("classes of 100 GB", huge("data/classes.json"), DRY, "bytes, more than the"),
+    Bad("list of 100 GB", huge("l.txt"), "data check list:{}/l.txt", "bytes, more than the"),
+    Bad("victims file of 100 GB", huge("v.toml"), FILE, "bytes, more than the"),
+    Bad("plan of 100 GB", huge("p.toml"), STUDY, "bytes, more than the"),
+    Bad("image of 100 GB", huge("data/images/val/val0.png"), DRY, "bytes, more than the"),
+    Bad("patch of 100 GB", huge("patch.safetensors"), SHOW, "bytes, more than the"),
+    Bad(
+        "list of a pipe",
+        listed_pipe,
+        "attack --victim pidnet-s --data list:{}/l.txt --train-split all --out {}/out",
+        "is no plain file",
+    ),
+    Bad("victims file that is no text", raw("v.toml", b"\xff\xfe\x00"), FILE, "not a text file"),
+    Bad("page into a data set", nothing, "report {}/r --out {}/data", "holds other files than a page of segpatch"),
+    Bad(
+        "page over another's",
+        folder("mine", index_html="<title>Mine</title>"),
+        "report {}/r --out {}/mine",
+        "holds other files than a page of segpatch",
+    ),
+    Bad(
+        "picture over another",
+        png,
+        "show --victim pidnet-s --data folder:{}/data --out {}/p.png",
+        "/p.png exists; use --overwrite",
+    ),
+    Bad(
+        "run over the patch that it reads",
+        finished_attack,
+        "transfer --victim pidnet-s --data folder:{}/data --patch {}/r --out {}/r --overwrite",
+        "--overwrite would remove",
+    ),
+    Bad(
+        "run over the network that it reads",
+        nothing,
+        "attack --victim pidnet-s={}/patch.safetensors --data folder:{}/data --out {} --overwrite",
+        "--overwrite would remove",
+    ),
+    Bad(
+        "resumed run whose config is a list",
+        folder("r", config_json="[1]"),
+        f"{RUN} --out {{}}/r --resume",
+        "config.json is damaged (no table); start again with --overwrite",
+    ),
+    Bad(
+        "resumed run whose config is no JSON",
+        folder("r", config_json="{"),
+        f"{RUN} --out {{}}/r --resume",
+        "config.json is no readable JSON file",
+    ),
+    Bad(
+        "resumed run of another command",
+        folder("r", config_json='{"command": "fit"}'),
+        f"{RUN} --out {{}}/r --resume",
+        "holds a run with another command",
     ),
     Bad("unknown procedural data", nothing, "data make streats --out {}/s", "did you mean"),
 ]

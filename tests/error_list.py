@@ -6,7 +6,7 @@ import ast
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ KINDS = {
     "Missing": "something is not there",
     "SegpatchError": "the disk or the machine refused",
     "Lost": "another process has stopped",
+    "BadParameter": "an option is wrong, exit code 2",
 }
 AREAS = {
     "data": "Data sets",
@@ -30,16 +31,20 @@ AREAS = {
     "report": "Reports",
     "studies": "Studies and runs of attacks, fits and matrices",
     "victims": "Files of victims",
+    "reading": "Reading any file",
+    "writing": "Writing any file",
+    "errors": "The disk",
     "cli": "The command line",
 }
 HEAD = """# Errors
 
 Every error that is yours to mend is one line on stderr and exit code 1: `segpatch: ` and the text below, with what
-came in the place of `{...}`. A wrong option is exit code 2, with the option's name. Anything else, with a
-traceback, is a bug in segpatch.
+came in the place of `{...}`. An option that is unknown, or has a value of a wrong kind, is exit code 2, with the
+option's name and the help of the command. Anything else, with a traceback, is a bug in segpatch.
 
-Each text says what was expected, what came, and, mostly after the semicolon, what to do. This page is made from
-the source by `python tests/error_list.py`, and a test holds it to that.
+Each text says itself what was expected, what came, and, mostly after the semicolon, what to do. This page is made
+from the source by `python tests/error_list.py`, and a test holds it to that. `make coverage` fails where there is
+an error that no test raises.
 """
 
 
@@ -51,19 +56,44 @@ class Said(NamedTuple):
     text: str
 
 
+class Site(NamedTuple):
+    """Where an error is made: the file below the package, the lines of its call, and what it says."""
+
+    file: str
+    lines: range
+    said: Said
+
+
 def errors() -> Iterator[Said]:
     """Every error with a text of its own, by module and line."""
+    return (site.said for site in sites())
+
+
+def sites() -> Iterator[Site]:
+    """Every place that makes such an error."""
     for path in sorted(ROOT.rglob("*.py")):
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        file = path.relative_to(ROOT)
+        module = ".".join(file.with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-                if node.func.id in KINDS and (text := _text(node.args[0])):
-                    yield Said(module, node.func.id, text)
-                if node.func.id == "unknown_name":
-                    what = _text(node.args[0]) or "{kind}"
-                    yield Said(
-                        module, "BadInput", f"unknown {what} {{name}}; did you mean {{near}}? known: {{all}}"
+            if isinstance(node, ast.Call) and node.args:
+                name, text = _name(node.func), _text(node.args[0])
+                if name == "unknown_name":
+                    name, text = (
+                        "BadInput",
+                        f"unknown {text or '{kind}'} {{name}}; did you mean {{near}}? known: {{all}}",
                     )
+                if name in KINDS and text:
+                    lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                    yield Site(file.as_posix(), lines, Said(module, name, text))
+
+
+def never_raised(executed: Callable[[str], Collection[int]]) -> list[Site]:
+    """The places that no test came to. executed: the lines of a file below the package that the tests ran."""
+    return [site for site in sites() if not set(site.lines) & set(executed(site.file))]
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
 def _text(node: ast.expr) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
+import signal
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +21,10 @@ from segpatch.errors import SegpatchError
 
 MINUTES = float(os.environ.get("SEGPATCH_FUZZ_MINUTES", "0"))
 EXAMPLES = 20 if MINUTES else 40
+MOST_SECONDS = 60
+"""Of one example, on a busy machine too: what takes longer is a reader that hangs."""
+MOST_BYTES = 4 * 1024**3
+"""Of memory that the examples may take on top of what the process has."""
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -103,14 +111,16 @@ def fuzz(
         count += 1
         path.write_bytes(spoil(data, whole))
         try:
-            read()
+            with bounded_time():
+                read()
         except SegpatchError as error:
             assert "\n" not in str(error).strip()
 
     try:
-        check()
-        while time.process_time() - start < 60 * MINUTES / files:
+        with bounded_memory():
             check()
+            while time.process_time() - start < 60 * MINUTES / files:
+                check()
         if MINUTES:
             name = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2]
             print(
@@ -119,6 +129,34 @@ def fuzz(
             )
     finally:
         path.write_bytes(whole)
+
+
+@contextlib.contextmanager
+def bounded_time() -> Iterator[None]:
+    """Fails the test where what is inside takes longer than MOST_SECONDS; which no reader catches."""
+
+    def stop(number: int, frame: object) -> None:
+        pytest.fail(f"an example took more than {MOST_SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Lets the process take MOST_BYTES more of memory, and no more: beyond that, what asks for it fails."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def as_json(data: st.DataObject, whole: bytes) -> bytes:

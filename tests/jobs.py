@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from disk import Killer
-from segpatch import runs, writing
+from segpatch import machine, runs, writing
 from segpatch.data import open_data
 from segpatch.data.images import split_images
 from segpatch.data.make import make_streets
@@ -89,9 +89,12 @@ JOBS: dict[str, Callable[[str, Path], None]] = {
 SETTINGS: dict[str, Any] = {
     "STATE_EVERY_STEPS": 2,
     "STATE_EVERY_SECONDS": 0.0,
-    "_git_revision": lambda: None,  # which changes where somebody works on the checkout meanwhile
 }
 """What is set in `segpatch.runs` for a job."""
+
+
+def no_revision() -> None:
+    """Stands in for the revision, which changes where somebody works on the checkout meanwhile."""
 
 
 def work(job: str, data: str, out: Path, kill: tuple[int, str] | None = None, threads: int = 1) -> None:
@@ -99,6 +102,7 @@ def work(job: str, data: str, out: Path, kill: tuple[int, str] | None = None, th
     torch.set_num_threads(threads)
     for name, value in SETTINGS.items():
         setattr(runs, name, value)
+    machine.git_revision = no_revision  # type: ignore[assignment]
     if kill:
         writing.os = Killer(*kill)  # type: ignore[assignment]
     JOBS[job](data, out)

@@ -297,7 +297,8 @@ def test_a_patch_in_and_out_of_a_picture(call: Call, tmp_path: Path, attack: lis
     done = call("patch", "show", tmp_path / "a", *given, "--images", 2)
     assert done.code == 0 and f"of the PNG    {line}; it lacks " in done.out and "on 2 images" in done.out
     assert call("patch", "list", tmp_path, "--sort", "size").code == 1
-    assert call("patch", "show", tmp_path / "a", "--data", "streets").code == 2
+    done = call("patch", "show", tmp_path / "a", "--data", "streets")
+    assert done.code == 2 and "give both --data and --victim, or neither" in done.err
 
 
 def test_a_table_fits_a_terminal_and_prints_no_control_codes(monkeypatch: pytest.MonkeyPatch):
@@ -404,6 +405,19 @@ def test_bad_labels_are_one_line(
     for command in (["attack", *victim, *data, *SHORT], ["transfer", *victim, *data, *SHORT], fit):
         done = call(*command, "--batch-size", 6, "--quiet", "--out", tmp_path / "a")
         assert done.code == 1 and words in done.err and done.err.count("\n") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_bad_label_met_later_leaves_no_run_that_bars_the_next(call: Call, tmp_path: Path, victim: list[str]):
+    from fabricate import write_labels
+
+    data = ["--data", write_learnable(tmp_path / "data", classes="\n".join(CITYSCAPES.names), size=SIZE)]
+    write_labels(tmp_path / "data/labels/train/train3.png", 77, height=48, width=64)
+    short = ["--batch-size", 1, "--steps", 6, "--patch-size", 4, "--crop", "32x32"]
+    for _ in range(2):
+        done = call("attack", *victim, *data, *short, "--out", tmp_path / "a")
+        assert done.code == 1 and "attack segformer-b0/paper/s0: 1/6" in done.err
+        assert "train3.png has label value 77" in done.err.splitlines()[-1]
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

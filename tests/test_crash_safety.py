@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from disk import FAULTS, Disk
-from jobs import JOBS, SETTINGS, begin, held
+from jobs import JOBS, SETTINGS, begin, held, no_revision
 from segpatch import runs, writing
 from segpatch.errors import SegpatchError
 from segpatch.models.download import LEDGER
@@ -236,6 +236,7 @@ def fails(job: str, data: str, out: Path) -> bool:
 def as_in_a_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in SETTINGS.items():
         monkeypatch.setattr(runs, name, value)
+    monkeypatch.setattr("segpatch.machine.git_revision", no_revision)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the jobs that run in processes of their own; it is part of the record
     yield

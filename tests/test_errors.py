@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +52,63 @@ def test_bad_input_is_one_line(
     assert said[-1].startswith("segpatch: ") and bad.words in said[-1]
     assert sum(line.startswith("segpatch: ") for line in said) == 1 and "Traceback" not in "".join(said)
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["models --json", "patch list {}", "data check nonsense"])
+def test_an_output_that_takes_nothing_is_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    prepare(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["segpatch", *command.replace("{}", str(tmp_path)).split(" ")])
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as stop:
+            main()
+    said = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1 and len(said) == 1 and said[0].startswith("segpatch: ")
+    assert "nonsense" in said[0] or "the output cannot be used: No space left on device; make room" in said[0]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_to_speak_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "argv", ["segpatch", "models", "--json"])
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert (stop.value.code, capsys.readouterr().err) == (1, "")
+
+
+def test_an_error_of_the_disk_that_may_be_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def fail(*given: object, **more: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("segpatch.cli.app", fail)
+    monkeypatch.setattr(sys, "argv", ["segpatch", "models"])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main()
+
+
+STOPPED = """
+import sys
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "segpatch.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stop())
+from segpatch.__main__ import main
+main()
+"""
+
+
+def test_a_stop_while_all_is_still_imported_is_one_line():
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "segpatch: stopped")
 
 
 SHORT = Layout(source="x", build=nn.Module, classifier="a", convert=lambda state: {"a": state["gone"]})

@@ -25,7 +25,7 @@ FLOORS = [
         "conditions",
         "defences",
     ],
-    ["writing", "patch", "models", "data", "loaders"],
+    ["writing", "reading", "patch", "models", "data", "loaders"],
     [
         "attack",
         "attack_config",
@@ -45,7 +45,7 @@ FLOORS = [
         "notebook",
         "processes",
     ],
-    ["runs", "results", "names", "plots", "report", "victims", "published", "patches"],
+    ["runs", "machine", "results", "names", "plots", "report", "victims", "published", "patches"],
     ["studies"],
     ["cli", "__main__"],
 ]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
 from fabricate import write_folder
-from fuzzing import as_json, as_toml, fuzz, mutated
+from fuzzing import MOST_BYTES, as_json, as_toml, bounded_memory, bounded_time, fuzz, mutated
 from segpatch.attack_config import resolve
 from segpatch.cli.study import read_plan
 from segpatch.data import CITYSCAPES, open_data
@@ -38,6 +40,7 @@ from segpatch.models.catalogue import Entry, find_entry
 from segpatch.models.checkpoints import open_network, read_checkpoint
 from segpatch.models.download import LEDGER, download
 from segpatch.models.hf import hf_victim
+from segpatch.models.networks import MODELS
 from segpatch.models.onnx import onnx_victim
 from segpatch.models.settings import class_facts
 from segpatch.patch import as_png, grey_patch, load_patch, save_patch
@@ -46,17 +49,21 @@ from segpatch.report.compare import write_comparison
 from segpatch.report.record import read_study
 from segpatch.results import read_scores
 from segpatch.studies import estimate
+from segpatch.studies.attack import run_attack, training_warnings
+from segpatch.studies.fit import run_fit
 from segpatch.studies.paper import cost
 from segpatch.studies.paper.cost import estimate_paper
 from segpatch.studies.paper.matrices import study_matrices
 from segpatch.studies.planned import planned_patches
+from segpatch.studies.progress import Progress
+from segpatch.training import FitConfig
 from segpatch.transforms import SceneEOT
 from segpatch.victims import read_victims
 from test_hf import saved
 from test_onnx import write as write_onnx
 from test_report import write_run
 from test_study_report import write_study
-from tiny import conv_victim, learnable_dataset
+from tiny import TINY, TINY_SPEC, conv_victim, learnable_dataset
 
 VICTIMS = """[victim.pidnet-s]
 checkpoint = "p.safetensors"
@@ -81,6 +88,8 @@ step_size = 0.01
 patch_eot = {rotation = 5, scale = [0.9, 1.1]}
 """
 Spoil = Callable[[st.DataObject, bytes], bytes]
+REPORTED, RESUMED = 12, 5
+"""Files that a report, and a run that goes on, are read from here."""
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's about a damaged TIFF, which is then refused
@@ -189,22 +198,38 @@ def test_results(run: Path, file: str, tmp_path: Path):
     if file == "scores.safetensors":
         fuzz(run / file, lambda: read_scores(run))
     else:
-        fuzz(run / file, lambda: write_report(run, tmp_path / "out"), files=7)
+        fuzz(run / file, lambda: write_report(run, tmp_path / "out"), files=REPORTED)
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("file", ["transfer.json", "config.json", "region", "labels.png", "steps.jsonl"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "transfer.json",
+        "config.json",
+        "environment.json",
+        "region",
+        "labels.png",
+        "steps.jsonl",
+        "patch.safetensors",
+        "patch.png",
+    ],
+)
 def test_reports(run: Path, file: str, tmp_path: Path):
     names = {
         "region": "scenes/*/*.json",
         "labels.png": "scenes/*/labels.png",
         "steps.jsonl": "cells/*/steps.jsonl",
+        "patch.safetensors": "cells/*/patch.safetensors",
+        "patch.png": "cells/*/patch.png",
     }
     path = min(run.glob(names.get(file, file)))
-    fuzz(
-        path, lambda: write_report(run, tmp_path / "out"), as_json if path.suffix == ".json" else mutated, files=7
-    )
+    fuzz(path, lambda: write_report(run, tmp_path / "out"), spoil(path), files=REPORTED)
+
+
+def spoil(path: Path) -> Callable[[st.DataObject, bytes], bytes]:
+    return as_json if path.suffix == ".json" else mutated
 
 
 @pytest.fixture
@@ -351,11 +376,86 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
-def test_reports_of_studies(study: Path, tmp_path: Path):
-    fuzz(study / "study.json", lambda: write_report(study, tmp_path / "out"), as_json, files=7)
+@pytest.mark.parametrize("file", ["study.json", "matrix/transfer.json", "matrix/config.json"])
+def test_reports_of_studies(study: Path, file: str, tmp_path: Path):
+    fuzz(study / file, lambda: write_report(study, tmp_path / "out"), as_json, files=REPORTED)
 
 
-def test_comparisons(run: Path, tmp_path: Path):
+@pytest.mark.parametrize("file", ["transfer.json", "scores.safetensors"])
+def test_comparisons(run: Path, file: str, tmp_path: Path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    fuzz(other / "transfer.json", lambda: write_comparison(run, other, tmp_path / "out"), as_json)
+    fuzz(other / file, lambda: write_comparison(run, other, tmp_path / "out"), spoil(other / file), files=2)
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """An attack run with all that one leaves that is stopped, a finished one beside it, and how each goes on."""
+    images = split_images(learnable_dataset(tmp_path / "data"), "train")
+    config = replace(TINY, steps=3)
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_attack([conv_victim()], images, config, tmp_path / "run", on_progress=stop)
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
+
+    def resume() -> None:
+        shutil.copytree(tmp_path / "run", tmp_path / "again")
+        try:
+            run_attack([conv_victim()], images, config, tmp_path / "again", resume=True)
+            training_warnings(tmp_path / "again")
+        finally:
+            shutil.rmtree(tmp_path / "again")
+
+    yield tmp_path / "run", resume
+
+
+@pytest.mark.parametrize("file", ["config.json", "state.safetensors", "steps.jsonl"])
+def test_resumed_attacks(stopped: tuple[Path, Callable[[], None]], file: str):
+    run, resume = stopped
+    fuzz(run / file, resume, spoil(run / file), files=RESUMED)
+
+
+def test_finished_attacks(stopped: tuple[Path, Callable[[], None]]):
+    run, resume = stopped
+    images = split_images(learnable_dataset(run.parent / "data"), "train")
+    run_attack([conv_victim()], images, replace(TINY, steps=3), run, resume=True)
+    fuzz(run / "warnings.json", resume, as_json, files=RESUMED)
+
+
+def test_resumed_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(MODELS, "tiny", TINY_SPEC)
+    data = learnable_dataset(tmp_path / "data")
+    train, held_out = split_images(data, "train"), split_images(data, "val")
+    config = FitConfig(steps=3, batch_size=2, crop=(8, 8), warmup=1, validate_every=3)
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_fit("tiny", train, held_out, config, tmp_path / "run", on_progress=stop)
+
+    def resume() -> None:
+        shutil.copytree(tmp_path / "run", tmp_path / "again")
+        try:
+            run_fit("tiny", train, held_out, config, tmp_path / "again", resume=True)
+        finally:
+            shutil.rmtree(tmp_path / "again")
+
+    fuzz(tmp_path / "run/state.safetensors", resume, files=RESUMED)
+
+
+def test_a_reader_that_hangs_or_takes_all_memory_is_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fuzzing.MOST_SECONDS", 0.2)
+    with (
+        pytest.raises(pytest.fail.Exception, match="an example took more than"),
+        bounded_time(),
+        contextlib.suppress(Exception),  # as readers catch what decoders raise
+    ):
+        time.sleep(60)
+    with pytest.raises(MemoryError), bounded_memory():
+        bytearray(2 * MOST_BYTES)

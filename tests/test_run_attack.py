@@ -223,3 +223,19 @@ def test_too_little_memory_is_a_warning_and_not_a_setting(images: SplitImages, t
     assert (tmp_path / "run/config.json").read_bytes() == (tmp_path / "whole/config.json").read_bytes()
     assert any("went on with 1" in line for line in training_warnings(tmp_path / "run"))
     assert seen[0].note.endswith("for want of memory 1 at a time")
+
+
+def test_a_finished_run_whose_warnings_are_damaged_is_refused(tmp_path: Path):
+    for held in ("7", "[1]"):
+        (tmp_path / "warnings.json").write_text(held)
+        with pytest.raises(BadInput, match=r"is damaged \(no list of texts\); train the patch again"):
+            training_warnings(tmp_path)
+
+
+def test_a_log_that_was_changed_ends_a_resumed_run(images: SplitImages, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        attack(images, tmp_path / "run", on_progress=stop_at(3))
+    path = tmp_path / "run/steps.jsonl"
+    path.write_text(path.read_text().replace('"loss": ', '"lost": '))
+    with pytest.raises(BadInput, match=r"steps.jsonl is damaged .*lost.*; start again with --overwrite"):
+        attack(images, tmp_path / "run", resume=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from segpatch.data.images import SplitImages, split_images
@@ -15,7 +16,7 @@ from segpatch.models.layouts.layout import Layout
 from segpatch.models.load import load_victim
 from segpatch.models.networks import ALIASES, MODELS, NetworkSpec
 from segpatch.runs import read_json, read_steps
-from segpatch.studies.fit import run_fit, start
+from segpatch.studies.fit import _score_of, run_fit, start
 from segpatch.studies.progress import Progress
 from segpatch.training import FitConfig, measure_miou
 from tiny import Tiny, learnable_dataset
@@ -205,3 +206,9 @@ def test_a_single_crop_that_a_batch_norm_cannot_learn_from_is_one_line(splits, t
     with pytest.raises(BadInput, match="cannot learn from a single crop; give --batch-size 2 or more"):
         fit(splits, tmp_path / "run", replace(CONFIG, batch_size=1))
     assert fit(splits, tmp_path / "two", replace(CONFIG, steps=1)) >= 0
+
+
+def test_a_finished_fit_that_does_not_say_its_miou_is_refused(tmp_path: Path):
+    (tmp_path / "network.safetensors").write_bytes(save({"a": torch.ones(1)}, metadata={"segpatch": "{}"}))
+    with pytest.raises(BadInput, match="does not say its mIoU; start again with --overwrite"):
+        _score_of(tmp_path / "network.safetensors")

@@ -5,17 +5,23 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from disk import Disk
-from segpatch import runs, writing
-from segpatch.errors import BadInput, SegpatchError
-from segpatch.runs import LOCK, Run, environment, open_run, read_json, read_steps, write_json
+from segpatch import machine, runs, writing
+from segpatch.errors import BadInput, Lost, Missing, SegpatchError
+from segpatch.machine import environment
+from segpatch.runs import LOCK, Run, open_run, read_json, read_steps, write_json
 
 CONFIG = {"command": "attack", "argv": "segpatch attack", "config": {"steps": 3, "size": (4, 5)}}
 RESULT = "patch.safetensors"
+
+
+def both(*held: Any) -> Any:
+    return held
 
 
 def test_a_run_says_what_was_asked_and_where(tmp_path: Path):
@@ -130,12 +136,12 @@ def test_the_result_makes_a_run_finished(tmp_path: Path):
 
 def test_state_comes_back_and_later_steps_are_forgotten(tmp_path: Path):
     run = Run(tmp_path)
-    assert run.load_state() is None
+    assert run.load_state(both) is None
     for step in range(1, 6):
         run.append_step({"step": step, "loss": step / 2})
         if step == 3:
             run.save_state(step, {"pixels": torch.arange(6.0).view(2, 3).T}, {"best": 0.25})
-    tensors, facts = Run(tmp_path).load_state()
+    tensors, facts = Run(tmp_path).load_state(both)
     assert torch.equal(tensors["pixels"], torch.arange(6.0).view(2, 3).T)
     assert facts == {"step": 3, "best": 0.25}
     assert [row["step"] for row in read_steps(tmp_path)] == [1, 2, 3]
@@ -143,7 +149,7 @@ def test_state_comes_back_and_later_steps_are_forgotten(tmp_path: Path):
 
 def test_steps_without_a_state_are_forgotten(tmp_path: Path):
     Run(tmp_path).append_step({"step": 1})
-    assert Run(tmp_path).load_state() is None
+    assert Run(tmp_path).load_state(both) is None
     assert read_steps(tmp_path) == []
 
 
@@ -160,7 +166,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path):
     path = tmp_path / "state.safetensors"
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(BadInput, match=r"is damaged .*\); start again with --overwrite"):
-        run.load_state()
+        run.load_state(both)
 
 
 def test_the_state_is_due_after_steps_and_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -218,9 +224,10 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path):
 
 def test_what_is_no_json_is_refused(tmp_path: Path):
     (tmp_path / "a.json").write_text("{")
-    for name in ("a.json", "absent.json"):
-        with pytest.raises(BadInput, match="is no readable JSON file"):
-            read_json(tmp_path / name)
+    with pytest.raises(BadInput, match="is no readable JSON file"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(Missing, match=r"absent.json is not there"):
+        read_json(tmp_path / "absent.json")
 
 
 def test_bad_input_before_the_first_step_leaves_no_run(tmp_path: Path):
@@ -230,6 +237,59 @@ def test_bad_input_before_the_first_step_leaves_no_run(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_bad_input_after_steps_that_nothing_can_go_on_from_leaves_no_run(tmp_path: Path):
+    run = open_run(tmp_path / "run", CONFIG, RESULT)
+    with pytest.raises(BadInput, match=r"^a label is missing$"), run.kept_if_begun():
+        run.append_step({"step": 1})
+        raise BadInput("a label is missing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lost_process_leaves_the_steps_of_the_others(tmp_path: Path):
+    for steps in (0, 1):
+        run = open_run(tmp_path / "run", CONFIG, RESULT, overwrite=True)
+        with pytest.raises(Lost), run.kept_if_begun():
+            for step in range(steps):
+                run.append_step({"step": step + 1})
+            raise Lost("gone")
+        assert run.directory.exists() == bool(steps)
+
+
+def test_a_finished_part_is_what_a_run_is_kept_for(tmp_path: Path):
+    run = open_run(tmp_path / "run", CONFIG, "transfer.json")
+    (tmp_path / "run/cells/a").mkdir(parents=True)
+    for name in ("config.json", "patch.safetensors"):
+        (tmp_path / "run/cells/a" / name).touch()
+    with pytest.raises(BadInput, match=r"a label is missing; .*run is kept: --resume"), run.kept_if_begun():
+        raise BadInput("a label is missing")
+    assert run.directory.exists()
+
+
+def test_a_state_that_was_changed_is_refused(tmp_path: Path):
+    run = Run(tmp_path)
+    for step in (1, 2):
+        run.append_step({"step": step})
+    run.save_state(2, {"pixels": torch.zeros(100)}, {})
+    path = tmp_path / "state.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"\x01")
+    with pytest.raises(BadInput, match=r"is damaged \(it is not what was saved\); start again with --overwrite"):
+        run.load_state(both)
+    path.write_bytes(whole)
+    with pytest.raises(BadInput, match=r"no state of such a run \(KeyError\('mean'\)\); start again"):
+        run.load_state(lambda tensors, facts: tensors["mean"])
+    (tmp_path / "steps.jsonl").write_text('{"step": 2}\n')
+    with pytest.raises(BadInput, match=r"steps.jsonl lacks steps of the run; start again with --overwrite"):
+        run.load_state(both)
+
+
+def test_a_run_that_begins_with_the_config_of_none_is_refused(tmp_path: Path):
+    open_run(tmp_path / "run", CONFIG, RESULT)
+    (tmp_path / "run/config.json").write_text("[1]")
+    with pytest.raises(BadInput, match=r"config.json is damaged \(no table\); start again with --overwrite"):
+        open_run(tmp_path / "run", CONFIG, RESULT, resume=True)
+
+
 def test_a_run_that_has_begun_is_kept(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "run", CONFIG, RESULT) as run, run.kept_if_begun():
         raise KeyboardInterrupt
@@ -237,8 +297,9 @@ def test_a_run_that_has_begun_is_kept(tmp_path: Path):
     with pytest.raises(BadInput), again.kept_if_begun():
         raise BadInput("a label is missing")
     fresh = open_run(tmp_path / "other", CONFIG, RESULT)
-    with pytest.raises(BadInput), fresh.kept_if_begun():
+    with pytest.raises(BadInput, match=r"missing; .*other is kept: --resume goes on"), fresh.kept_if_begun():
         fresh.append_step({"step": 1})
+        fresh.save_state(1, {}, {})
         raise BadInput("a label is missing")
     assert {path.name for path in tmp_path.iterdir()} == {"run", "other"}
     assert runs.read_steps(fresh.directory) == [{"step": 1}]
@@ -274,7 +335,7 @@ def test_no_other_process_begins_while_the_lock_is_held(tmp_path: Path, monkeypa
     asked: list[bool] = []
     monkeypatch.setattr(subprocess, "run", lambda *given, **more: asked.append((tmp_path / "run").exists()))
     monkeypatch.setattr(subprocess, "Popen", lambda *given, **more: asked.append(True))
-    runs._git_revision.cache_clear()
+    machine.git_revision.cache_clear()
     with pytest.raises(AttributeError):  # what stands in for git answers nothing
         open_run(tmp_path / "run", CONFIG, RESULT)
     assert asked == [False]

@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parents[1] / "src"))
 
 import torch  # noqa: E402
 
-from segpatch.runs import environment  # noqa: E402
+from segpatch.machine import environment  # noqa: E402
 from segpatch.studies.bench import BenchPlan, bench_network, load_reference  # noqa: E402
 
 NETWORKS = (

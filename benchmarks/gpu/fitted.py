@@ -24,8 +24,8 @@ from kept import Keeper, OutOfTime
 from segpatch.data import cached, open_data
 from segpatch.data.images import split_images
 from segpatch.data.make import make_streets
+from segpatch.machine import environment
 from segpatch.models.load import load_victim
-from segpatch.runs import environment
 from segpatch.studies.fit import run_fit
 from segpatch.studies.paper import PaperPlan, run_paper
 from segpatch.training import FitConfig

@@ -1,6 +1,22 @@
-"""`python -m segpatch`."""
+"""`segpatch` and `python -m segpatch`: Ctrl-C while all is still being imported ends in one line too."""
 
-from segpatch.cli import main
+from __future__ import annotations
+
+import sys
+
+STOPPED = 130
+
+
+def main() -> None:
+    """Runs the command line."""
+    try:
+        from segpatch import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        print("\nsegpatch: stopped", file=sys.stderr)
+        sys.exit(STOPPED)
+
 
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ Any other exception is a bug and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -28,6 +29,33 @@ class Missing(SegpatchError):
 
 class Lost(SegpatchError):
     """Another process of the same run has stopped without a word, so that this one cannot go on."""
+
+
+_ADVICE = {
+    errno.EACCES: "give yourself the permission",
+    errno.EPERM: "give yourself the permission",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "remove the links that lead to each other",
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EROFS: "choose another place",
+    errno.EIO: "look after the disk",
+}
+"""What to do about what a disk refuses."""
+
+
+def advice(error: OSError, otherwise: str) -> str:
+    """What to do about an error of the disk."""
+    return _ADVICE.get(error.errno or 0, otherwise)
+
+
+def of_the_disk(error: OSError) -> SegpatchError | None:
+    """The one line of an error of the disk that no reader or writer foresaw; None for what may be a bug."""
+    if error.errno not in _ADVICE:
+        return None
+    return SegpatchError(
+        f"{error.filename or 'the output'} cannot be used: {error.strerror}; {_ADVICE[error.errno]}"
+    )
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> BadInput:

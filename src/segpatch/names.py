@@ -1,4 +1,4 @@
-"""Names as file names."""
+"""Names as file names, and names that are shown."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def safe_name(name: str) -> str:
         return plain
     start = plain.lstrip(".").encode()[: _LONGEST - 17].decode(errors="ignore")
     return f"{start}~{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+def printable(text: str) -> str:
+    """Text from a file without control codes, lines apart."""
+    lines = text.split("\n")
+    return "\n".join(
+        line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line) for line in lines
+    )

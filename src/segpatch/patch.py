@@ -18,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from segpatch.bounds import MOST_PIXELS
 from segpatch.data.files import opened, read_image
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput, Missing, SegpatchError
+from segpatch.reading import must_be_plain
 from segpatch.writing import write_whole
 
 Range = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -133,6 +135,7 @@ def load_patch(path: Path | str) -> Patch:
         raise Missing(f"no patch at {path}; give a patch.safetensors or the run directory that holds one")
     if path.suffix.lower() == ".png":
         return _from_png(path)
+    must_be_plain(path, 16 * MOST_PIXELS)
     try:
         with safe_open(path, framework="pt") as file:
             if list(file.keys()) != ["pixels"]:

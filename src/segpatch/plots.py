@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from segpatch.names import printable
 from segpatch.results import CellRecord, TransferResult
 
 STYLE: dict[Any, Any] = {
@@ -94,8 +95,8 @@ def matrix_svg(result: TransferResult, patches: Sequence[str]) -> bytes:
             for x, victim in enumerate(victims):
                 _matrix_cell(axes, x, y, result, result.cell(patch, victim), top)
         axes.set(xlim=(-0.5, len(victims) - 0.5), ylim=(len(patches) - 0.5, -0.5))
-        axes.set_xticks(range(len(victims)), victims, rotation=20, ha="left", parse_math=False)
-        axes.set_yticks(range(len(patches)), patches, parse_math=False)
+        axes.set_xticks(range(len(victims)), [*map(printable, victims)], rotation=20, ha="left", parse_math=False)
+        axes.set_yticks(range(len(patches)), [*map(printable, patches)], parse_math=False)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -123,7 +124,7 @@ def classes_svg(classes: Sequence[str], series: Sequence[Series]) -> bytes:
                 "linewidths": 1.2,
             }
             axes.scatter(values, rows, s=34, zorder=2, label=plain_text(one.name), **look)
-        axes.set_yticks(rows, classes, parse_math=False)
+        axes.set_yticks(rows, [*map(printable, classes)], parse_math=False)
         axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.4, -0.6), xlabel="IoU outside the patch")
         axes.grid(axis="x", color="#e6e8eb")
         axes.set_axisbelow(True)
@@ -180,8 +181,8 @@ def as_svg(drawing: Figure) -> bytes:
 
 
 def plain_text(text: str) -> str:
-    """Text that matplotlib does not read as mathematics, nor hides as a private label."""
-    return text.replace("$", r"\$").removeprefix("_")
+    """Text that matplotlib does not read as mathematics, nor hides as a private label, without control codes."""
+    return printable(text).replace("$", r"\$").removeprefix("_")
 
 
 def _luminance(colour: str) -> float:

@@ -14,9 +14,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -27,11 +27,13 @@ from segpatch.evaluation import ROWS, Picture
 from segpatch.metrics import iou_per_class
 from segpatch.models.victim import Victim
 from segpatch.names import safe_name
+from segpatch.reading import read_bytes
 from segpatch.runs import write_json
 from segpatch.transfer import Cell, TransferMatrix
 from segpatch.writing import make_folder, write_png, write_whole
 
-Pair = tuple[float | None, float | None]
+Share = Annotated[float, Field(ge=-1, le=1)]  # of 1, or the difference of two such
+Pair = tuple[Share | None, Share | None]
 
 
 class _Record(BaseModel):
@@ -86,7 +88,7 @@ class PatchRecord(_Record):
 
 
 class OverRandomRecord(_Record):
-    drop: float | None
+    drop: Share | None
     ci95: Pair
     p_holm: float
     verdict: Literal["transfers", "does not", "undecided"]
@@ -98,14 +100,14 @@ class CellRecord(_Record):
     patch: str
     victim: str
     white_box: bool
-    miou: float | None
-    miou_clean: float | None
-    miou_clean_outside: float | None
-    miou_drop: float | None
+    miou: Share | None
+    miou_clean: Share | None
+    miou_clean_outside: Share | None
+    miou_drop: Share | None
     ci95: Pair
-    pixel_accuracy: float | None
-    iou: dict[str, float | None]
-    iou_clean_outside: dict[str, float | None]
+    pixel_accuracy: Share | None
+    iou: dict[str, Share | None]
+    iou_clean_outside: dict[str, Share | None]
     over_random: OverRandomRecord | None = None
 
 
@@ -113,7 +115,7 @@ class GroupRecord(_Record):
     patch_group: str
     victim: str
     seeds: list[int]
-    miou_drop: float | None
+    miou_drop: Share | None
     ci95: Pair
 
 
@@ -136,9 +138,6 @@ class TransferResult(_Record):
     groups: list[GroupRecord]
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
         alias_generator=lambda name: "schema" if name == "schema_" else name,
         populate_by_name=True,
     )
@@ -241,7 +240,7 @@ def read_transfer(directory: Path) -> TransferResult:
     if not path.is_file():
         raise Missing(f"no transfer.json in {directory}; give a finished `segpatch transfer` run")
     try:
-        result = TransferResult.model_validate_json(path.read_bytes())
+        result = TransferResult.model_validate_json(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -11,29 +11,33 @@ state.safetensors  what --resume needs; gone once the run is finished
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.metadata
+import hashlib
 import json
-import os
-import platform
 import shutil
-import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from segpatch.errors import BadInput, SegpatchError
+from segpatch import machine
+from segpatch.errors import BadInput, Lost, SegpatchError
 from segpatch.processes import ALONE, Processes
+from segpatch.reading import read_bytes, read_text
 from segpatch.writing import append_line, guarded, leftovers, remove, write_whole
 
 LOCK = "run.lock"
+STATE = "state.safetensors"
+DIGEST = "sha256"
+KEPT = (STATE, "patch.safetensors", "network.safetensors")
+"""What a run that ends with an error is kept for, its own or that of a part."""
+_NO_STATE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
+T = TypeVar("T")
 STATE_EVERY_STEPS = 50
 STATE_EVERY_SECONDS = 30.0
 
@@ -79,45 +83,72 @@ class Run:
             return
         # Copies, because safetensors refuses tensors that share memory: the latest patch may be the best one.
         content = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        about = json.dumps({"step": step, **facts})
-        write_whole(self.directory / "state.safetensors", save(content, metadata={"segpatch": about}))
+        about = json.dumps({"step": step, **facts, DIGEST: _digest(content, {"step": step, **facts})})
+        write_whole(self.directory / STATE, save(content, metadata={"segpatch": about}))
         self._saved_step, self._saved_at = step, time.monotonic()
 
-    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The saved tensors and facts, or None; steps written after that state are forgotten."""
-        return self.processes.by_first(self._read_state)
+    def load_state(self, build: Callable[[dict[str, Tensor], dict[str, Any]], T]) -> T | None:
+        """What `build` makes of the saved tensors and facts, or None; steps written after that are forgotten."""
+        loaded = self.processes.by_first(self._read_state)
+        try:
+            return build(*loaded) if loaded else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{self.directory / STATE} is no state of such a run ({error!r}); start again with --overwrite"
+            ) from error
 
     def _read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        path = self.directory / "state.safetensors"
-        if not path.exists():
+        path = self.directory / STATE
+        if not path.is_file():
             remove(self.directory / "steps.jsonl")
             return None
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 facts = json.loads(file.metadata()["segpatch"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            held = facts.pop(DIGEST, None)  # which states of earlier versions lack
+            if held is not None and held != _digest(tensors, facts):
+                raise ValueError("it is not what was saved")
+            step = int(facts["step"])
+        except _NO_STATE as error:
             raise BadInput(f"{path} is damaged ({error}); start again with --overwrite") from error
-        rows = [row for row in read_steps(self.directory) if row["step"] <= facts["step"]]
+        rows = [row for row in read_steps(self.directory) if row["step"] <= step]
+        if len(rows) != step or any(row["step"] != at for at, row in enumerate(rows, start=1)):
+            raise BadInput(
+                f"{self.directory / 'steps.jsonl'} lacks steps of the run; start again with --overwrite"
+            )
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_whole(self.directory / "steps.jsonl", lines.encode())
-        self._saved_step = int(facts["step"])
+        self._saved_step = step
         return tensors, facts
 
     @contextlib.contextmanager
     def kept_if_begun(self) -> Iterator[None]:
-        """Removes a new directory again where something that the user can mend ends the run before a step."""
+        """Removes a new directory again where something that the user can mend ends the run with nothing to go on
+        from: no state, no finished part; else the error says that it is kept."""
         try:
             yield
-        except SegpatchError:
+        except Lost:
             if self._new and not any(self.directory.rglob("steps.jsonl")):
+                shutil.rmtree(self.directory, ignore_errors=True)
+            raise
+        except SegpatchError as error:
+            parts = (path for name in KEPT for path in self.directory.rglob(name))
+            if any(path.with_name("config.json").is_file() for path in parts):
+                if "--resume" in str(error):
+                    raise
+                raise type(error)(
+                    f"{error}; {self.directory} is kept: --resume goes on if its data are still the same, "
+                    "--overwrite begins anew"
+                ) from error
+            if self._new:
                 shutil.rmtree(self.directory, ignore_errors=True)
             raise
 
     def finish(self) -> None:
         """Removes the state that a finished run no longer needs."""
         if self.processes.first:
-            remove(self.directory / "state.safetensors")
+            remove(self.directory / STATE)
         self.finished = True
 
 
@@ -145,7 +176,7 @@ def open_run(
             _must_be_same(directory, _plain(config))
             _tidy(directory)
             return True, False
-        _git_revision()  # first: the process that asks git would outlive this one by a moment, with its lock
+        machine.git_revision()  # first: what asks git would outlive this process by a moment, with its lock
         locks.append(_locked(directory, patience))
         try:
             return _prepare(directory, _plain(config), result, resume, overwrite)
@@ -186,6 +217,8 @@ def _is_run(directory: Path) -> bool:
 def _must_be_same(directory: Path, config: Mapping[str, Any]) -> None:
     """BadInput where the run in the directory is of another config."""
     before = read_json(directory / "config.json")
+    if not isinstance(before, dict):
+        raise BadInput(f"{directory / 'config.json'} is damaged (no table); start again with --overwrite")
     changed = sorted(k for k in {*before, *config} if k != "argv" and before.get(k) != config.get(k))
     if changed:
         raise BadInput(
@@ -212,14 +245,14 @@ def _prepare(
         _must_be_same(directory, config)
         return (directory / result).exists(), False
     with Run(directory, _new=True).kept_if_begun():
-        write_json(directory / "environment.json", environment())
+        write_json(directory / "environment.json", machine.environment())
         write_json(directory / "config.json", config)
     return False, True
 
 
 def _tidy(directory: Path) -> None:
     """Removes what a process killed after its result left in a finished run, unless that is still at work."""
-    left = [directory / "state.safetensors", *leftovers(directory, LOCK)]
+    left = [directory / STATE, *leftovers(directory, LOCK)]
     if any(path.exists() for path in left):
         with contextlib.suppress(SegpatchError):
             lock = _locked(directory, 0.0)
@@ -230,26 +263,6 @@ def _tidy(directory: Path) -> None:
                 lock.release()
 
 
-def environment() -> dict[str, Any]:
-    """What the numbers were made with: versions, machine, number of threads, git revision, dirty or not."""
-    import torch
-
-    versions = {}
-    for package in ("segpatch", "torch", "numpy", "pillow", "safetensors", "kornia"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    cuda = torch.cuda.is_available()
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "device": torch.cuda.get_device_name() if cuda else _processor(),
-        "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "git": _git_revision(),
-    }
-
-
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, indented; NaN becomes null; the file appears whole or not at all."""
     write_whole(path, (json.dumps(_plain(content), indent=2) + "\n").encode())
@@ -257,9 +270,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; BadInput where it is none."""
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no readable JSON file ({error})") from error
 
 
@@ -268,12 +282,17 @@ def read_steps(directory: Path) -> list[dict[str, Any]]:
     path = directory / "steps.jsonl"
     rows = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_bytes(path).decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
                 if isinstance(row, dict) and isinstance(row.get("step"), int):
                     rows.append(row)
     return rows
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """Of a state, so that one that a disk or a hand has changed is not gone on with."""
+    return hashlib.sha256(json.dumps(facts).encode() + save(dict(tensors))).hexdigest()
 
 
 def _plain(content: Any) -> Any:
@@ -289,22 +308,3 @@ def _plain(content: Any) -> Any:
     if isinstance(content, Iterable):
         return [_plain(value) for value in content]
     raise TypeError(f"cannot write {type(content).__name__} as JSON")
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-@functools.cache
-def _git_revision() -> str | None:
-    """The revision of the checkout that segpatch runs from; with "+" where it was changed; None outside one."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-    return None

@@ -28,6 +28,7 @@ from segpatch.errors import BadInput, Missing, unknown_name
 from segpatch.models.load import NETWORK_FILE
 from segpatch.models.networks import ALIASES, MODELS
 from segpatch.models.settings import Settings, Triple
+from segpatch.reading import read_text
 
 _KNOWN = {known.name: known for known in (CITYSCAPES, CAMVID)}
 
@@ -60,9 +61,10 @@ def read_victims(path: Path) -> dict[str, Named]:
     """The victims of a file by name, in its order; BadInput naming what cannot be used, Missing without it."""
     if not path.is_file():
         raise Missing(f"no victims file at {path}; write [victim.NAME] tables with network, checkpoint ..")
+    text = read_text(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no TOML file ({error})") from error
     for key in content.keys() - {"victim"}:
         raise BadInput(f"{path}: {unknown_name('table', key, ['victim'])}")

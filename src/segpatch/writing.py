@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segpatch.errors import BadInput, SegpatchError
+from segpatch.errors import BadInput, SegpatchError, advice
 
 UNFINISHED = ".unfinished"
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
@@ -94,11 +94,21 @@ def leftovers(directory: Path, lock: str) -> list[Path]:
 
 def refuse_links_out(directory: Path) -> None:
     """BadInput where a link in a directory, which may be a stranger's, leads to a place outside of it."""
-    root = directory.resolve()
     for folder, below, files in os.walk(directory):
         for path in (Path(folder, name) for name in (*below, *files)):
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if path.is_symlink() and not is_within(path, directory):
                 raise BadInput(f"{path} is a link out of {directory}; put the files there, or remove it")
+
+
+def is_within(path: Path, directory: Path) -> bool:
+    """Whether a path leads into a directory, links followed as far as they lead anywhere."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """BadInput where a file to write is there, unless it is to be replaced."""
+    if path.exists() and not overwrite:
+        raise BadInput(f"{path} exists; use --overwrite or another --out")
 
 
 @contextlib.contextmanager
@@ -107,8 +117,9 @@ def guarded(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        what = advice(error, "mend that")
         raise SegpatchError(
-            f"cannot write to {path}: {error.strerror or error}; mend that, or choose another place"
+            f"cannot write to {path}: {error.strerror or error}; {what}, or choose another place"
         ) from error
 
 

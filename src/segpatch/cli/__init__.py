@@ -17,8 +17,8 @@ import typer
 from segpatch import heap
 from segpatch.cli import bench, measure, models, patches, study, things, train
 from segpatch.cli.examples import example
-from segpatch.cli.tables import printable
-from segpatch.errors import BadInput, SegpatchError
+from segpatch.errors import BadInput, SegpatchError, of_the_disk
+from segpatch.names import printable
 from segpatch.processes import Processes, join, leave
 
 STOPPED = 130
@@ -75,9 +75,15 @@ def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
         if processes.world > 1 and "".join(sys.argv[1:2]) not in SHARED:
             raise BadInput(f"one process is enough for this; several can share {', '.join(SHARED)}")
         code = app(standalone_mode=False, obj=processes) or 0  # typer turns Ctrl-C into STOPPED
+        sys.stdout.flush()  # here, where a full disk is still one line
     except SegpatchError as error:
-        line = printable(str(error)).replace("\n", "; ")  # it names files, which strangers may have named
-        return 1, partial(print, f"segpatch: {line}", file=sys.stderr)
+        return 1, partial(_say, error)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        return 1, _drop_output
+    except OSError as error:
+        if not (said := of_the_disk(error)):
+            raise
+        return 1, partial(_say, said)
     except (typer.Abort, KeyboardInterrupt):
         code = STOPPED
     except Exception as error:
@@ -88,3 +94,17 @@ def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
         line = "\nsegpatch: stopped; the same command with --resume goes on"
         return code, partial(print, line, file=sys.stderr)
     return code, None
+
+
+def _say(error: SegpatchError) -> None:
+    """Prints an error as one line; it names files, which strangers may have named."""
+    print(f"segpatch: {printable(str(error))}".replace("\n", "; "), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Forgets what could not be printed, which would be tried again at the end, and fail with a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

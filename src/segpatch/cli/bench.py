@@ -33,7 +33,7 @@ def bench(
 
     from segpatch.cli.progress import ProgressPrinter
     from segpatch.cli.tables import table
-    from segpatch.runs import environment
+    from segpatch.machine import environment
     from segpatch.studies.bench import BenchPlan, BenchRow, bench, load_reference
     from segpatch.studies.progress import Progress
 

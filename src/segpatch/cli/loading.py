@@ -53,3 +53,19 @@ def open_victim_and_data(
         names = ", ".join(victim.name for victim in victims)
         raise BadInput(f"this is about one network, and {file} names {names}; choose one with --victim")
     return victims[0], dataset
+
+
+def spare_inputs(out: Path, *given: Path | str | None, victims: Path | None = None) -> None:
+    """BadInput where a directory that --overwrite is to remove is, or holds, something that the command reads.
+
+    given: paths, or specs that name one; victims: a file of victims, whose networks are spared too.
+    """
+    from segpatch.errors import BadInput
+    from segpatch.victims import read_victims
+    from segpatch.writing import is_within
+
+    named = [named.spec for named in read_victims(victims).values()] if victims else []
+    for spec in map(str, (*filter(None, given), *filter(None, [victims]), *named)):
+        for place in (spec, spec.partition("=")[2], spec.partition(":")[2]):
+            if place and is_within(Path(place), out) and Path(place).exists():
+                raise BadInput(f"--overwrite would remove {place}, which this command reads; choose another --out")

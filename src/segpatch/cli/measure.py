@@ -37,12 +37,14 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure one patch on one network, beside its controls."""
-    from segpatch.cli.loading import open_victim_and_data
+    from segpatch.cli.loading import open_victim_and_data, spare_inputs
     from segpatch.patch import load_patch
     from segpatch.studies.estimate import estimate_matrix
     from segpatch.studies.matrix import run_matrix
     from segpatch.studies.planned import MatrixPlan
 
+    if overwrite:
+        spare_inputs(out, patch, victim, data, class_map, victims=victims)
     processes: Processes = context.obj
     plan = MatrixPlan(
         presets=(),
@@ -112,12 +114,14 @@ def transfer(
     quiet: options.Quiet = False,
 ) -> None:
     """Train a patch per network, preset and seed (or take the given ones) and measure all on all."""
-    from segpatch.cli.loading import open_victims_and_data
+    from segpatch.cli.loading import open_victims_and_data, spare_inputs
     from segpatch.patch import load_patch
     from segpatch.studies.estimate import estimate_matrix
     from segpatch.studies.matrix import run_matrix
     from segpatch.studies.planned import MatrixPlan
 
+    if overwrite:
+        spare_inputs(out, *patch, *victim, data, class_map, victims=victims)
     processes: Processes = context.obj
     ready = [load_patch(path) for path in patch]
     overrides = options.given(
@@ -179,11 +183,12 @@ def report(
             help="Exit with 1 where a trained patch surely costs more mIoU (in the second run of two: by more)."
         ),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write beside, or over, other files.")] = False,
 ) -> None:
     """Write the page, tables and plots of a run again, from its directory alone; or two runs side by side."""
     from segpatch.checks import comparable
     from segpatch.errors import BadInput
-    from segpatch.report import write_report
+    from segpatch.report import refuse_taken, write_report
     from segpatch.report.compare import check_limit, gate, matrix_run, write_comparison
     from segpatch.results import read_transfer
 
@@ -191,6 +196,8 @@ def report(
         check_limit(fail_on_drop)
     if len(runs) > 2:
         raise BadInput(f"report takes one run, or two to compare; got {len(runs)}")
+    if not overwrite:
+        refuse_taken(out)
     if len(runs) == 1:
         print(write_report(runs[0], out, photographs=with_images))
     elif with_images:

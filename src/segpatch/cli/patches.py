@@ -62,7 +62,7 @@ def show(
 ) -> None:
     """All that is known of a patch: what its file records, its pixels, and what 8 bits a channel change."""
     from segpatch.cli.loading import open_victim_and_data
-    from segpatch.cli.tables import printable
+    from segpatch.names import printable
     from segpatch.patch import load_patch
     from segpatch.studies.round_trip import pixel_change, pixel_statistics, round_trip
 
@@ -98,13 +98,12 @@ def export(
     from segpatch.errors import BadInput
     from segpatch.patch import as_png, load_patch
     from segpatch.studies.round_trip import pixel_change
-    from segpatch.writing import write_whole
+    from segpatch.writing import refuse_existing, write_whole
 
     held = load_patch(patch)
     if out.suffix.lower() != ".png":
         raise BadInput(f"the picture is written as PNG; name it {out.with_suffix('.png')}")
-    if out.exists() and not overwrite:
-        raise BadInput(f"{out} exists; use --overwrite or another --out")
+    refuse_existing(out, overwrite)
     write_whole(out, as_png(held))
     print(f"{out}: {held.name} in 8 bits, which change a value by {pixel_change(held)[0]:.2f}/255 at most")
 

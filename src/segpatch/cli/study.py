@@ -66,12 +66,14 @@ def paper(
     import sys
     from dataclasses import replace
 
-    from segpatch.cli.loading import open_victims_and_data
+    from segpatch.cli.loading import open_victims_and_data, spare_inputs
     from segpatch.cli.measure import typed_command
     from segpatch.report.findings import findings
     from segpatch.report.record import read_study
     from segpatch.studies.paper import as_released, run_paper
 
+    if overwrite:
+        spare_inputs(out, config, *victim, *checkpoint, data, class_map, victims=victims)
     plan, named = read_plan(config)
     attack = options.given(
         steps=steps,
@@ -149,15 +151,17 @@ def read_plan(path: Path | None) -> tuple[PaperPlan, set[str]]:
 
     from segpatch.attack_config import AttackConfig
     from segpatch.errors import BadInput, Missing, unknown_name
+    from segpatch.reading import read_text
     from segpatch.studies.paper import PaperPlan
 
     if path is None:
         return PaperPlan(), set()
     if not path.is_file():
         raise Missing(f"no file at {path}; give a TOML file with fields of the plan")
+    text = read_text(path)
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content: dict[str, Any] = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is no TOML file ({error}); see `segpatch study paper --help`") from error
     known = [field.name for field in fields(PaperPlan)]
     for key in content:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from segpatch.names import printable
+
 if TYPE_CHECKING:
     from segpatch.results import CellRecord, TransferResult
 
@@ -39,11 +41,6 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         shown.add_row(*map(Text, row))
     Console().print(shown)
-
-
-def printable(text: str) -> str:
-    """Text from a file without control codes, lines apart."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def transfer_table(result: TransferResult) -> str:

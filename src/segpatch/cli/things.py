@@ -81,12 +81,15 @@ def show(
     class_map: options.MapFile = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
 ) -> None:
     """A picture of scenes: image, label, prediction; attacked image and prediction, what changed; the classes."""
     from segpatch.cli.loading import open_victim_and_data
     from segpatch.patch import load_patch
     from segpatch.studies.show import write_scenes
+    from segpatch.writing import refuse_existing
 
+    refuse_existing(out, overwrite)
     network, dataset = open_victim_and_data(victim, victims, data, class_map, device)
     held = load_patch(patch) if patch else None
     write_scenes(network, dataset, out, patch=held, images=image or ["0"], split=split, place=place, seed=seed)

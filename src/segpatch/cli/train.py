@@ -47,6 +47,7 @@ def fit(
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network; the run directory is a victim by itself."""
+    from segpatch.cli.loading import spare_inputs
     from segpatch.data import cached, open_data
     from segpatch.data.images import split_images
     from segpatch.errors import BadInput
@@ -54,6 +55,8 @@ def fit(
     from segpatch.studies.fit import run_fit
     from segpatch.training import FitConfig
 
+    if overwrite:
+        spare_inputs(out, init, data)
     processes: Processes = context.obj
     size = options.parse_size(crop)
     try:
@@ -134,11 +137,13 @@ def attack(
     from dataclasses import replace
 
     from segpatch.attack_config import attack_preset
-    from segpatch.cli.loading import open_victims_and_data
+    from segpatch.cli.loading import open_victims_and_data, spare_inputs
     from segpatch.data.images import split_images
-    from segpatch.studies.attack import run_attack
+    from segpatch.studies.attack import run_attack, training_warnings
     from segpatch.studies.estimate import estimate_attack
 
+    if overwrite:
+        spare_inputs(out, *victim, data, class_map, victims=victims)
     processes: Processes = context.obj
     overrides = options.given(
         loss=loss,
@@ -169,7 +174,7 @@ def attack(
         on_progress=ProgressPrinter(quiet or not processes.first),
         processes=processes,
     )
-    warnings = json.loads((out / "warnings.json").read_text())
+    warnings = training_warnings(out)
     if as_json:
         print(json.dumps({**patch.facts(), "out": str(out), "warnings": warnings}))
         return

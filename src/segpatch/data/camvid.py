@@ -17,6 +17,7 @@ from segpatch.data.dataset import Dataset, Sample
 from segpatch.data.files import FilePair, describe, image_files, label_files, label_table
 from segpatch.data.folder import read_classes, scan_folder
 from segpatch.errors import BadInput, Missing
+from segpatch.reading import read_text
 
 LAYOUT = "images/SPLIT/NAME.jpg with labels/SPLIT/NAME.png, or SPLIT/NAME.png with SPLITannot/NAME.png"
 
@@ -70,7 +71,7 @@ def _scan_segnet(root: Path) -> tuple[dict[str, tuple[Sample, ...]], tuple[Path,
 
 def _listed(file: Path) -> list[str]:
     """The image files of a list of the tutorial, without its folders (/SegNet/CamVid/...)."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = read_text(file).splitlines() if file.is_file() else []
     return [Path(line.split()[0]).name for line in lines if line.strip()]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from segpatch.errors import BadInput, Missing, unknown_name
+from segpatch.reading import read_text
 
 Colour = tuple[int, int, int]
 
@@ -91,10 +92,7 @@ def distinct_colour(index: int) -> Colour:
 def _read_pairs(file: Path, source: ClassSet, target: ClassSet) -> dict[str, str]:
     if not file.is_file():
         raise Missing(f"no class map file {file}; expected one 'source name, target name' a line")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} is no text file ({error}); expected lines 'source name, target name'") from error
+    lines = read_text(file).splitlines()
     pairs: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from segpatch.bounds import MOST_PIXELS, MOST_SIDE
-from segpatch.errors import BadInput, Missing, SegpatchError
+from segpatch.errors import BadInput, Missing, SegpatchError, advice
+from segpatch.reading import must_be_plain
 from segpatch.types import IGNORE
 
 Pixels = npt.NDArray[np.uint8]
@@ -165,6 +166,8 @@ def describe(folder: Path) -> str:
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """A picture whose header is read; what is wrong with it, or goes wrong inside, is a SegpatchError."""
     try:
+        if path.exists():
+            must_be_plain(path, 4 * MOST_PIXELS)
         with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
             if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
@@ -226,7 +229,7 @@ def _unreadable(path: Path, error: Exception) -> BadInput | Missing:
 def _refuse_folder(error: OSError) -> None:
     """What `os.walk` calls; a folder that is not there is an empty one."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise BadInput(f"{error.filename} cannot be looked into ({error.strerror}); give yourself the permission")
+        raise BadInput(f"{error.filename} cannot be looked into ({error.strerror}); {advice(error, 'mend that')}")
 
 
 def _ranges(values: list[int]) -> str:

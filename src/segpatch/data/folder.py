@@ -26,6 +26,7 @@ from segpatch.data.files import (
     label_table,
 )
 from segpatch.errors import BadInput, Missing
+from segpatch.reading import read_text
 from segpatch.types import IGNORE
 
 LAYOUT = "images/SPLIT/NAME.jpg (or .png ...) with labels/SPLIT/NAME.png"
@@ -93,12 +94,12 @@ _FORMS = '["road", ...] or {"classes": [{"id": 0, "name": "road"}, ...]}, or in 
 
 
 def _from_text(file: Path) -> tuple[ClassSet, bytes]:
-    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     return _build(file, [{"id": index, "name": name} for index, name in enumerate(names)])
 
 
 def _from_json(file: Path) -> tuple[ClassSet, bytes]:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = json.loads(read_text(file))
     rows = content["classes"] if isinstance(content, dict) else content
     named = [{"id": index, "name": row} if isinstance(row, str) else row for index, row in enumerate(rows)]
     return _build(file, named)

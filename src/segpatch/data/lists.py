@@ -16,6 +16,7 @@ from segpatch.data.dataset import Dataset, Sample
 from segpatch.data.files import FilePair, describe
 from segpatch.data.folder import eval_split, read_classes
 from segpatch.errors import BadInput, Missing
+from segpatch.reading import read_text
 
 LAYOUT = "a line 'image label' for each image"
 
@@ -74,10 +75,7 @@ def _source(folder: Path, image: Path, label: Path | None, table: bytes | None) 
 
 
 def _pairs(file: Path) -> list[tuple[Path, Path | None]]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} is not a text file; expected {LAYOUT}") from error
+    lines = read_text(file).splitlines()
     pairs: list[tuple[Path, Path | None]] = []
     for number, line in enumerate(lines, start=1):
         text = line.strip()

@@ -26,6 +26,7 @@ from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.models.catalogue import Entry
 from segpatch.models.checkpoints import file_sha256
 from segpatch.models.tensor_files import must_be_whole
+from segpatch.reading import read_text
 from segpatch.writing import guarded, write_whole
 
 LEDGER = "checksums.json"
@@ -96,11 +97,10 @@ def _compare(path: Path, name: str) -> str:
 
 def _ledger(folder: Path) -> dict[str, Any]:
     path = folder / LEDGER
+    text = read_text(path) if path.exists() else "{}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read ({error}); remove it to record hashes anew") from error
     return {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
 

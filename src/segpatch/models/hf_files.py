@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segpatch.errors import BadInput, Missing
+from segpatch.reading import read_text
 
 CONFIG, INDEX = "config.json", ".index.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there, whole or in parts
@@ -34,9 +35,10 @@ class Files:
         path = self.find(name)
         if path is None:
             return None
+        text = read_text(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"hf:{self.source}: {name} is no JSON ({error})") from error
         if not isinstance(content, dict):
             raise BadInput(f"hf:{self.source}: expected a table in {name}, got {type(content).__name__}")

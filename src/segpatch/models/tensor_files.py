@@ -22,6 +22,7 @@ from torch import Tensor
 
 from segpatch.errors import BadInput, Missing
 from segpatch.models.pickles import MALFORMED, Stored, WantsMore, follow
+from segpatch.reading import unreadable
 
 SAFETENSORS, ZIP, LEGACY = "safetensors", "torch", "torch before 1.6"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -59,8 +60,11 @@ def container(path: Path) -> str:
         raise BadInput(f"{path} is a folder, not a checkpoint; give the path of a .safetensors, .pt or .pth file")
     if not path.is_file():
         raise Missing(f"no checkpoint at {path}; give the path of a .safetensors, .pt or .pth file")
-    with path.open("rb") as file:
-        head = file.read(9)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not head:
         raise BadInput(f"{path} is empty; get the file again")
     if path.suffix == ".safetensors" or head[8:] == b"{":

@@ -15,6 +15,8 @@ from segpatch.bounds import check_number
 from segpatch.checks import comparable
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput, Missing, SegpatchError
+from segpatch.names import printable
+from segpatch.report import sound
 from segpatch.report.fates import read_counts
 from segpatch.report.record import number
 from segpatch.report.templates import template
@@ -118,18 +120,20 @@ def write_comparison(first: Path, second: Path, out: Path) -> Path:
     returns the page's path."""
     refuse_links_out(first)
     refuse_links_out(second)
-    found = compare(matrix_run(first), matrix_run(second))
-    make_folder(out)
-    write_whole(out / "comparison.csv", _csv(found).encode())
-    page = template("compare.html.j2").render(
-        first=str(first),
-        second=str(second),
-        found=found,
-        sentences=sentences(found),
-        clean=_clean(found),
-    )
-    write_whole(out / "index.html", page.encode())
-    return out / "index.html"
+    runs = matrix_run(first), matrix_run(second)
+    with sound(first, second):
+        found = compare(*runs)
+        make_folder(out)
+        write_whole(out / "comparison.csv", _csv(found).encode())
+        page = template("compare.html.j2").render(
+            first=str(first),
+            second=str(second),
+            found=found,
+            sentences=sentences(found),
+            clean=_clean(found),
+        )
+        write_whole(out / "index.html", page.encode())
+        return out / "index.html"
 
 
 def sentences(found: Comparison) -> list[str]:
@@ -251,5 +255,5 @@ def _csv(found: Comparison) -> str:
         clean = [cell.first.miou_clean, cell.second.miou_clean]
         drops = [cell.first.miou_drop, cell.second.miou_drop]
         change = [cell.difference, *cell.ci95, found.paired]
-        writer.writerow([cell.patch, cell.victim, cell.white_box, *clean, *drops, *change])
+        writer.writerow([printable(cell.patch), printable(cell.victim), cell.white_box, *clean, *drops, *change])
     return out.getvalue()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segpatch.names import safe_name
+from segpatch.reading import read_bytes
 from segpatch.report.facts import rows_in_order, under_trained
 from segpatch.report.pictures import Shown, data_uri, file_of, patch_picture
 from segpatch.results import PatchRecord, TransferResult
@@ -70,14 +71,14 @@ def _download(run: Path, patch: PatchRecord, photographs: bool, left: int) -> Do
     path = file_of(run, patch, photographs)
     if path is None:
         return None
-    if path.is_file():
-        uri = data_uri(path.read_bytes(), "application/octet-stream")
+    if path.is_file() and path.stat().st_size <= left:
+        uri = data_uri(read_bytes(path, left), "application/octet-stream")
         if len(uri) <= left:
             return Download(uri, f"{safe_name(patch.name)}.safetensors", True)
     picture = path.with_suffix(".png")
     if not picture.is_file():
         return None
-    return Download(data_uri(picture.read_bytes(), "image/png"), f"{safe_name(patch.name)}.png", False)
+    return Download(data_uri(read_bytes(picture), "image/png"), f"{safe_name(patch.name)}.png", False)
 
 
 def _patch_facts(patch: PatchRecord, steps: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from segpatch.report.viewer import page_data
 from segpatch.results import CellRecord, GroupRecord, PatchRecord, TransferResult, read_transfer
 from segpatch.runs import read_json, read_steps
 from segpatch.statistics import REPLICATES
-from segpatch.writing import make_folder, write_whole
+from segpatch.writing import is_within, make_folder, write_whole
 
 
 def write_matrix_report(run: Path, out: Path, *, photographs: bool = False) -> Path:
@@ -132,9 +132,7 @@ def _steps(run: Path, patch: PatchRecord) -> list[dict[str, Any]]:
     if patch.kind != "trained" or patch.file is None:
         return []
     folder = (run / patch.file).parent
-    if not folder.resolve().is_relative_to(run.resolve()):
-        return []
-    return read_steps(folder)
+    return read_steps(folder) if is_within(folder, run) else []
 
 
 def _breakable(name: str) -> Markup:
@@ -143,7 +141,7 @@ def _breakable(name: str) -> Markup:
 
 
 def _optional(path: Path) -> Any:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _flat(content: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from segpatch.names import safe_name
 from segpatch.results import PatchRecord, TransferResult
 from segpatch.runs import read_json
 from segpatch.types import IGNORE, Region
+from segpatch.writing import is_within
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Indices = np.ndarray[Any, np.dtype[np.uint8]]
@@ -81,7 +82,7 @@ def file_of(run: Path, record: PatchRecord, photographs: bool) -> Path | None:
     if record.file is None or (record.kind == "natural" and not photographs):
         return None
     path = run / record.file
-    inside = all(path.with_suffix(end).resolve().is_relative_to(run.resolve()) for end in (path.suffix, ".png"))
+    inside = all(is_within(path.with_suffix(end), run) for end in (path.suffix, ".png"))
     return path if inside else None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segpatch.names import safe_name
+from segpatch.names import printable, safe_name
 from segpatch.notebook import three
 from segpatch.report.facts import class_table
 from segpatch.results import CellRecord, GroupRecord, Pair, PatchRecord, TransferResult
@@ -92,10 +92,10 @@ def csv_text(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heads = [[name, f"{name} low", f"{name} high"] if wide else [name] for name in table.head[1:]]
-    writer.writerow([table.head[0], *(name for part in heads for name in part)])
+    writer.writerow([table.head[0], *(printable(name) for part in heads for name in part)])
     for name, values in table.rows:
         cells = [[v.number, *(v.interval or (None, None))] if wide else [v.number] for v in values]
-        writer.writerow([name, *(cell for part in cells for cell in part)])
+        writer.writerow([printable(name), *(cell for part in cells for cell in part)])
     return out.getvalue()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from segpatch.names import printable
 from segpatch.plots import figure
 
 
@@ -19,6 +20,12 @@ def template(name: str, **filters: Callable[..., Any]) -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {"figure": figure, **filters}
     return environment.get_template(name)
+
+
+def _shown(value: Any) -> Any:
+    """What a template shows of a value: names come from files of strangers, whose control codes stay outside."""
+    return type(value)(printable(value)) if isinstance(value, str) else value

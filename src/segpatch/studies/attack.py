@@ -30,6 +30,8 @@ from segpatch.writing import make_folder, write_whole
 
 PATCH_FILE = "patch.safetensors"
 SNAPSHOTS = "snapshots"
+WARNINGS = "warnings.json"
+_WHOLE = ("step", "micro_batch")
 
 
 def run_attack(
@@ -94,10 +96,10 @@ def run_attack(
         patch = replace(patch, origin={**patch.origin, "data": data_record(images)})
 
         def write() -> None:
-            steps = [Step(**row) for row in read_steps(out)]
+            steps = _read_rows(out)
             seen = probe_images(images, config.crop)
             probed = [text for victim in victims for text in check_network(victim, seen)]
-            write_json(out / "warnings.json", [*probed, *check_training(patch.name, steps, config)])
+            write_json(out / WARNINGS, [*probed, *check_training(patch.name, steps, config)])
             save_patch(patch, out / PATCH_FILE)
 
         processes.by_first(write)
@@ -114,6 +116,18 @@ def read_snapshots(directory: Path) -> dict[int, Tensor]:
         raise BadInput(f"{directory / SNAPSHOTS} is damaged ({error}); train the patch again") from error
 
 
+def _read_rows(directory: Path) -> list[Step]:
+    """The steps of a run; BadInput where a row is none, as in a run whose log was changed meanwhile."""
+
+    def numbers(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: int(value) if key in _WHOLE else float(value) for key, value in row.items()}
+
+    try:
+        return [Step(**numbers(row)) for row in read_steps(directory)]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"{directory}/steps.jsonl is damaged ({error}); start again with --overwrite") from error
+
+
 def _write_snapshot(directory: Path, step: int, pixels: Tensor) -> None:
     path = make_folder(directory / SNAPSHOTS) / f"{step:06d}.safetensors"
     write_whole(path, save({"pixels": pixels.detach().cpu().contiguous()}))
@@ -121,7 +135,10 @@ def _write_snapshot(directory: Path, step: int, pixels: Tensor) -> None:
 
 def training_warnings(directory: Path) -> list[str]:
     """The warnings of a finished attack run."""
-    return list(read_json(directory / "warnings.json"))
+    held = read_json(directory / WARNINGS)
+    if not isinstance(held, list) or not all(isinstance(text, str) for text in held):
+        raise BadInput(f"{directory / WARNINGS} is damaged (no list of texts); train the patch again")
+    return held
 
 
 def attack_record(victims: Sequence[Victim], images: SplitImages, config: AttackConfig) -> dict[str, Any]:
@@ -161,14 +178,12 @@ def _save(run: Run, state: AttackState) -> None:
 
 
 def _load(run: Run) -> AttackState | None:
-    loaded = run.load_state()
-    if loaded is None:
-        return None
-    tensors, facts = loaded
-    return AttackState(
-        step=facts["step"],
-        pixels=tensors["pixels"],
-        adam=AdamState(tensors["mean"], tensors["square"], facts["adam_steps"]),
-        best_pixels=tensors["best_pixels"],
-        best_miou=float(tensors["best_miou"]),
+    return run.load_state(
+        lambda tensors, facts: AttackState(
+            step=facts["step"],
+            pixels=tensors["pixels"],
+            adam=AdamState(tensors["mean"], tensors["square"], facts["adam_steps"]),
+            best_pixels=tensors["best_pixels"],
+            best_miou=float(tensors["best_miou"]),
+        )
     )

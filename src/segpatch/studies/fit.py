@@ -70,7 +70,7 @@ def run_fit(
     }
     with open_run(out, record, NETWORK_FILE, resume=resume, overwrite=overwrite, processes=processes) as run:
         if run.finished:
-            return float(read_checkpoint(out / NETWORK_FILE)[1]["clean_miou"])
+            return _score_of(out / NETWORK_FILE)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             with run.kept_if_begun():
@@ -195,6 +195,14 @@ def start(name: str, classes: int, init: Path | None) -> tuple[nn.Module, Layout
     return module, layout
 
 
+def _score_of(path: Path) -> float:
+    """The mIoU that a fitted network's file says it has."""
+    said = read_checkpoint(path)[1].get("clean_miou")
+    if not isinstance(said, float):
+        raise BadInput(f"{path} does not say its mIoU; start again with --overwrite")
+    return said
+
+
 def _save(run: Run, state: FitState) -> None:
     tensors: dict[str, Tensor] = {}
     for part in ("weights", "average", "optimiser", "best"):
@@ -204,12 +212,11 @@ def _save(run: Run, state: FitState) -> None:
 
 
 def _load(run: Run) -> FitState | None:
-    loaded = run.load_state()
-    if loaded is None:
-        return None
-    tensors, facts = loaded
-    parts: dict[str, dict[str, Any]] = {"weights": {}, "average": {}, "optimiser": {}, "best": {}}
-    for key, value in tensors.items():
-        part, _, name = key.partition("/")
-        parts[part][name] = value
-    return FitState(step=facts["step"], best_miou=facts["best_miou"], **parts)
+    def build(tensors: dict[str, Tensor], facts: dict[str, Any]) -> FitState:
+        parts: dict[str, dict[str, Any]] = {"weights": {}, "average": {}, "optimiser": {}, "best": {}}
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        return FitState(step=facts["step"], best_miou=facts["best_miou"], **parts)
+
+    return run.load_state(build)
