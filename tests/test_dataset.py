@@ -280,5 +280,5 @@ def test_drawn_streets(monkeypatch: pytest.MonkeyPatch):
     assert batch.labels[:, 0, 0].tolist() == [7, 2]
     assert {(4, "val", 7), (4, "val", 2)} < set(drawn)
     assert dataset.fingerprint("val") != open_data("streets", height=16, width=32, seed=5).fingerprint("val")
-    with pytest.raises(BadInput, match="at least 16"):
+    with pytest.raises(BadInput, match="a whole number from 16"):
         open_data("streets", height=0)

@@ -22,7 +22,7 @@ from segpatch.metrics import miou
 from segpatch.report.crossed import MARGINS
 from segpatch.report.record import read_study
 from segpatch.results import PatchRecord, TransferResult, read_scores
-from segpatch.statistics import interval, resampled_miou, verdict
+from segpatch.statistics import interval, over_seeds, resampled_miou, verdict
 from segpatch.transfer import bootstrap_counts
 
 SEEDS = 0x7461626C  # "tabl": an address that no training step reaches
@@ -73,8 +73,7 @@ class Measured:
         control = self.drop(self.control(found[0]), victim)
         drops = [self.drop(patch.name, victim) for patch in found]
         values = torch.stack([one.resampled - control.resampled for one in drops], dim=1)
-        picked = generator_at(0, SEEDS).integers(len(drops), size=tuple(values.shape))
-        mean = values.gather(1, torch.from_numpy(picked)).mean(1)
+        mean = over_seeds(values, generator_at(0, SEEDS))
         return Excess(sum(one.drop for one in drops) / len(drops) - control.drop, mean)
 
     def strongest(self, victim: str) -> str:

@@ -75,7 +75,8 @@ def unseen_sizes(study: Study) -> list[Finding]:
                 lines.append(_left_out(cell))
                 continue
             found += [one for scale, one in drops.items() if scale != 1]
-            lines.append(f"{_name(cell)}: " + ", ".join(f"x{scale:g} {one}" for scale, one in drops.items()))
+            by_size = ", ".join(f"x{scale:g} {one}" for scale, one in sorted(drops.items()))
+            lines.append(f"{_name(cell)}: {by_size}")
         said = f"a patch costs more than {MINIMAL:g} on unseen images of other sizes, itself {claim}"
         out.append(Finding(said, held_above(found, MINIMAL), tuple(lines)) if lines else not_run(said))
     return out
