@@ -46,7 +46,7 @@ thread = threading.Thread(target=lambda: [torch.ones(2**20) for _ in range(12)])
 thread.start()
 thread.join()
 before = resident()
-held = [torch.ones(2**20 - 2**12) for _ in range(12)]  # a little less: what is asked for is larger by its alignment
+held = [torch.ones(2**20 - 2**12) for _ in range(12)]  # a little less: alignment adds some
 print(resident() - before)
 """
 
