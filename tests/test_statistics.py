@@ -17,7 +17,9 @@ from segpatch.statistics import (
     count_blocks,
     holm,
     interval,
+    over_seeds,
     p_value,
+    rank_interval,
     resample_counts,
     resampled_miou,
     spearman,
@@ -233,3 +235,27 @@ def test_spearman_by_hand_and_in_rows():
     rho = spearman(x.double(), y.double())
     assert rho[:3].tolist() == pytest.approx([1, -1, 0.8])
     assert bool(rho[3:].isnan().all())
+
+
+def test_seeds_drawn_again_have_the_variance_of_their_mean():
+    seeds = torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64)
+    drawn = over_seeds(seeds.expand(40_000, 3), np.random.default_rng(6))
+    assert float(drawn.var()) == pytest.approx(float(seeds.var()) / 3, rel=0.05)
+    assert float(drawn.mean()) == pytest.approx(2, abs=0.02)
+    assert_close(over_seeds(seeds[:, None], np.random.default_rng(6)), seeds)  # one seed: itself in each resample
+
+
+def test_interval_of_a_rank_correlation_by_hand():
+    low, high = rank_interval(0.5, 28)
+    half = 1.96 * math.sqrt(1.06 / 25)
+    assert (low, high) == pytest.approx((math.tanh(math.atanh(0.5) - half), math.tanh(math.atanh(0.5) + half)))
+    assert rank_interval(0.9, 3) == (-1, 1)
+    assert -1 <= rank_interval(1.0, 10)[0] <= rank_interval(1.0, 10)[1] <= 1
+
+
+def test_interval_of_a_rank_correlation_covers_none_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(7)
+    pairs = torch.rand(400, 2, 12, generator=generator)
+    rho = spearman(pairs[:, 0], pairs[:, 1]).tolist()
+    covered = sum(low <= 0 <= high for low, high in (rank_interval(one, 12) for one in rho))
+    assert 0.92 <= covered / 400 <= 0.99
