@@ -303,3 +303,16 @@ def test_result_without_trained_patches(run, tmp_path):
     write_json(tmp_path / "transfer.json", bare.model_dump(by_alias=True))
     text = write_report(tmp_path, tmp_path / "out").read_text()
     assert "No trained patch was measured." in text and "Before you read" not in text
+
+
+def test_the_page_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What goes on with a run that was killed takes its page for the sign that all of it is there."""
+    run = write_run(tmp_path / "run")
+
+    def killed(*what: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segpatch.report.page.write_tables", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(run, tmp_path / "out")
+    assert (tmp_path / "out/plots").is_dir() and not (tmp_path / "out/index.html").exists()

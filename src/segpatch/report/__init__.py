@@ -9,8 +9,6 @@ from pathlib import Path
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.report.page import write_matrix_report
 from segpatch.report.study import write_study_report
-from segpatch.report.tables import write_tables
-from segpatch.results import read_transfer
 from segpatch.writing import refuse_links_out
 
 __all__ = ["refuse_taken", "sound", "write_report"]
@@ -27,9 +25,7 @@ def write_report(run: Path, out: Path, *, photographs: bool = False) -> Path:
     with sound(run):
         if is_study:
             return write_study_report(run, out, photographs=photographs)
-        page = write_matrix_report(run, out, photographs=photographs)
-        write_tables(read_transfer(run), out / "tables")
-        return page
+        return write_matrix_report(run, out, photographs=photographs)
 
 
 def refuse_taken(out: Path) -> None:

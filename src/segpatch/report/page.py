@@ -19,6 +19,7 @@ from segpatch.report.gallery import patch_cards
 from segpatch.report.photographs import read_photographs
 from segpatch.report.pictures import WRONG, Pixels, data_uri, scenes
 from segpatch.report.record import cells_around
+from segpatch.report.tables import write_tables
 from segpatch.report.templates import template
 from segpatch.report.verdicts import percent, verdicts
 from segpatch.report.viewer import page_data
@@ -46,7 +47,8 @@ def write_matrix_report(run: Path, out: Path, *, photographs: bool = False) -> P
     make_folder(out / "plots")
     for name, svg in drawn.items():
         write_whole(out / "plots" / f"{name}.svg", svg)
-    write_whole(out / "index.html", page.encode())
+    write_tables(result, out / "tables")
+    write_whole(out / "index.html", page.encode())  # last: where it is, all is there
     return out / "index.html"
 
 
