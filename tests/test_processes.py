@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from segpatch import cli
 from segpatch.errors import BadInput, Lost, SegpatchError
 from segpatch.processes import ALONE, Processes, join, leave
 from side_by_side import side_by_side
@@ -26,6 +27,24 @@ def test_alone_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch):
     ALONE.say(lambda: said.append("done"))
     assert (ALONE.gathered(lambda: 3), ALONE.together(lambda: 3), ALONE.by_first(lambda: 3)) == ([3], 3, 3)
     assert said == ["done"]
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"RANK": "0"}, {"RANK": "0", "MASTER_ADDR": "here", "MASTER_PORT": "x"}]
+)
+@pytest.mark.parametrize("world", ["2", "0", "many"])
+def test_processes_that_cannot_be_reached_are_a_mistake_of_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], world: str, environment: dict[str, str]
+):
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**environment, "WORLD_SIZE": world}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and said.count("\n") == 1
+    assert f"WORLD_SIZE is '{world}', but the other processes cannot be joined (" in said
 
 
 def test_values_come_in_the_order_of_the_processes():

@@ -463,12 +463,13 @@ def test_the_sentence_says_what_fell_and_how_the_loss_changed():
         ]
         change = last_loss - 1
         known = {"value": change, "ci95": (change - 0.1, change + 0.1)}
-        return {"patch": "p", "victim": "v", "points": points, "loss_change": known}
+        return {"patch": "p", "victim": "v", "blocks": 8, "points": points, "loss_change": known}
 
     assert "images fell (by 0.100 [0.050, 0.200] since the first step)" in level_sentence(curve(1.5, 0.05))
     assert "loss went from 1.000 to 1.500, +50% [+40%, +60%]," in level_sentence(curve(1.5, 0.05))
     assert "did not fall for sure" in level_sentence(curve(0.8, -0.01))
     assert "correct pixels from 90.0% to 50.0%" in level_sentence(curve(0.8, -0.01))
+    assert "did not fall for sure" in level_sentence({**curve(1.5, 0.05), "blocks": 7})
     unknown = {**curve(0.8, -0.01), "loss_change": loss_change([], [])}
     assert "from 1.000 to 0.800, and" in level_sentence(unknown)
 

@@ -233,7 +233,7 @@ def test_alignment_by_hand(low: float, high: float, verdict: str):
 def local(patch: str, victim: str, family: str = "cnn", flips: float = 0.01, **more: Any) -> dict[str, Any]:
     """A cell of damage by place and class, with a share of newly wrong pixels surely above `flips` or not."""
     rate = {"value": flips + 0.01, "ci95": (flips, flips + 0.02)}
-    return {"patch": patch, "victim": victim, "family": family, "flip_rate": rate, **more}
+    return {"patch": patch, "victim": victim, "family": family, "flip_rate": rate, "blocks": 8, **more}
 
 
 @pytest.mark.parametrize(
@@ -259,6 +259,9 @@ def test_local_or_far_by_hand(cnn: tuple[float, float], transformer: tuple[float
     assert alone.verdict == "undecided"
     (harmless,) = local_or_far(study({**both, "locality/b": cell("transformer", transformer, flips=-0.01)}))
     assert harmless.verdict == "undecided" and "left out" in harmless.figures[1]
+    few = {name: {**one, "blocks": 7} for name, one in both.items()}
+    (found,) = local_or_far(study(few))
+    assert found.verdict == "undecided", "seven images prove nothing"
 
 
 def test_simple_classes_by_hand():
@@ -341,13 +344,15 @@ def test_sky_and_road_by_hand():
 def test_level_loss_by_hand():
     def curve(change: tuple[float, float], fallen: float = 0.01) -> dict[str, Any]:
         points = [{}, {"over_start": {"value": 0.02, "ci95": [fallen, 0.03]}}]
-        return {"points": points, "sentence": "x", "loss_change": {"value": sum(change) / 2, "ci95": change}}
+        changed = {"value": sum(change) / 2, "ci95": change}
+        return {"points": points, "blocks": 8, "sentence": "x", "loss_change": changed}
 
     for change, wanted in (((-0.05, 0.05), "holds"), ((0.05, 0.15), "undecided"), ((0.3, 0.4), "does not hold")):
         assert level_loss(study({"curves/p": curve(change)})).verdict == wanted
         assert level_loss(study({"curves/p": curve(change, fallen=-0.01)})).verdict == "undecided", (
             "mIoU did not fall"
         )
+        assert level_loss(study({"curves/p": {**curve(change), "blocks": 7}})).verdict == "undecided"
 
 
 def test_distances_by_hand():

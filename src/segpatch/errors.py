@@ -14,6 +14,9 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells know it."""
+
 
 class SegpatchError(Exception):
     """Base of all: says in one line what was expected, what came and what to do."""

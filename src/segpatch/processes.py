@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from segpatch.errors import Lost, SegpatchError
+from segpatch.errors import BadInput, Lost, SegpatchError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,13 +146,23 @@ ALONE = Processes()
 
 
 def join() -> Processes:
-    """This process among those that torchrun started, able to reach the others; ALONE where it started none."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """This process among those that torchrun started, able to reach the others; ALONE where it started none.
+
+    BadInput where the environment says that there are several, but not how to reach them.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
     import torch
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
+    try:
+        store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
+    except (ValueError, torch.distributed.DistError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise BadInput(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, but the other processes cannot be joined ({first_line}); "
+            "start them by torchrun, or unset WORLD_SIZE"
+        ) from error
     # What is gathered goes by gloo, from the CPU; the gradients of a network's weights on GPUs go by NCCL.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)

@@ -17,11 +17,10 @@ import typer
 from segpatch import heap
 from segpatch.cli import bench, measure, models, patches, study, things, train
 from segpatch.cli.examples import example
-from segpatch.errors import BadInput, SegpatchError, of_the_disk
+from segpatch.errors import STOPPED, BadInput, SegpatchError, of_the_disk
 from segpatch.names import printable
 from segpatch.processes import Processes, join, leave
 
-STOPPED = 130
 SHARED = ("fit", "attack", "evaluate", "transfer")
 """The commands that several processes can share."""
 
@@ -52,7 +51,11 @@ def main() -> None:
     Of the processes that torchrun starts, the first one prints.
     """
     heap.keep()
-    processes = join()
+    try:
+        processes = join()
+    except SegpatchError as error:
+        _say(error)
+        sys.exit(1)
     if not processes.first:
         sys.stdout = io.StringIO()
     code, tell = _outcome(processes)

@@ -158,8 +158,8 @@ def _beyond_random(row: dict[str, Any]) -> Bounds | None:
 
 def _does_something(cell: dict[str, Any]) -> bool:
     """Whether more pixels are newly wrong than under the control, for sure."""
-    low: float | None = cell["flip_rate"]["ci95"][0]
-    return low is not None and low > 0
+    more = bounds(cell["flip_rate"]["value"], cell["flip_rate"]["ci95"], cell.get("blocks", 0))
+    return more is not None and more.low > 0
 
 
 def _name(cell: dict[str, Any]) -> str:

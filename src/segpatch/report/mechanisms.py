@@ -27,10 +27,11 @@ def level_loss(study: Study) -> Finding:
     curves = study.cells("curves")
     changes = []
     for curve in curves:
-        fallen = curve["points"][-1].get("over_start", {"ci95": [None, None]})["ci95"][0]
+        since = curve["points"][-1].get("over_start", {"value": None, "ci95": (None, None)})
+        fallen = bounds(since["value"], since["ci95"], curve.get("blocks", 0))
         change = curve.get("loss_change", {"value": None, "ci95": (None, None)})
         found = bounds(change["value"], change["ci95"])
-        if found and fallen is not None and fallen > 0:
+        if found and fallen and fallen.low > 0:
             changes.append(found)
     return (
         Finding(claim, held_within(changes, LEVEL), tuple(c["sentence"] for c in curves))

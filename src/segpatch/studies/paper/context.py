@@ -18,7 +18,7 @@ from segpatch.models.victim import Victim
 from segpatch.patch import Patch, load_patch
 from segpatch.results import TransferResult
 from segpatch.runs import open_run, read_json, write_json
-from segpatch.statistics import thinned
+from segpatch.statistics import count_blocks, thinned
 from segpatch.studies.attack import data_record, victim_facts
 from segpatch.studies.paper.plan import PaperPlan
 from segpatch.studies.progress import OnProgress, Progress
@@ -85,6 +85,10 @@ class Context:
     def resamples(self, indices: Sequence[int]) -> Tensor:
         """How often each of these images occurs in each resample (R, N), as in a matrix of them."""
         return bootstrap_counts(self.groups(indices), self.block_among(len(indices)), self.plan.seed)
+
+    def blocks(self, indices: Sequence[int]) -> int:
+        """How many blocks these resamples draw from."""
+        return count_blocks(self.groups(indices), self.block_among(len(indices)))
 
     def block_among(self, kept: int) -> int:
         """How many of `kept` of the measured images, evenly spaced, are resampled together."""

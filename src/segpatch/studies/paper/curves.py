@@ -21,7 +21,7 @@ from segpatch.models.victim import Victim
 from segpatch.names import safe_name
 from segpatch.patch import Patch
 from segpatch.runs import read_steps
-from segpatch.statistics import interval, resampled_miou
+from segpatch.statistics import LEAST_BLOCKS, interval, resampled_miou
 from segpatch.studies.attack import read_snapshots
 from segpatch.studies.paper.context import Cell, Context, config_of
 
@@ -80,6 +80,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
             "family": victim.provenance.family,
             "classes": list(victim.label_classes.names),
             "images": len(held_out),
+            "blocks": context.blocks(held_out),
             "crops": draws * (config.batch_size or 1),
             "clean_miou": scores[0][0].miou_clean_outside,
             "clean_crop_miou": float(miou(on_crops[0])),
@@ -152,7 +153,8 @@ def level_sentence(curve: dict[str, Any]) -> str:
     points = [point for point in curve["points"] if point["loss"] is not None]
     first, last = points[0], points[-1]
     fallen = last["over_start"]
-    verb = "fell" if fallen["ci95"][0] > 0 else "did not fall for sure"
+    surely = fallen["ci95"][0] > 0 and curve["blocks"] >= LEAST_BLOCKS
+    verb = "fell" if surely else "did not fall for sure"
     change, (low, high) = curve["loss_change"]["value"], curve["loss_change"]["ci95"]
     loss = f"{first['loss']:.3f} to {last['loss']:.3f}"
     if change is not None:

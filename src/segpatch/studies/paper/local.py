@@ -63,6 +63,7 @@ def _cell(context: Context, patch: Patch, victim: Victim) -> Cell:
             "victim": victim.name,
             "family": victim.provenance.family,
             "images": len(indices),
+            "blocks": context.blocks(indices),
             "patch_width": rows.side,
             "bins": [asdict(drop) for drop in bin_drops(rows, beside, counts)],
             "flips": [asdict(share) for share in bin_flips(rows, beside, counts)],
