@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from segpatch.cli import main
-from segpatch.errors import BadInput, SegpatchError
+from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.metrics import miou
 from segpatch.report.compare import compare, gate, matrix_run, sentences, write_comparison
 from segpatch.results import read_scores, read_transfer
@@ -178,6 +179,22 @@ def test_what_is_not_known_passes_no_gate(runs: tuple[Path, Path], tmp_path: Pat
     (tmp_path / "transfer.json").write_text(json.dumps(record))
     with pytest.raises(BadInput, match=r"1 of 4 cells have no interval to hold against 1, b/paper/s0 on a among"):
         gate(1.0, tmp_path)
+
+
+def test_a_run_of_controls_alone_has_nothing_to_fail_on(runs: tuple[Path, Path], tmp_path: Path):
+    record = json.loads((runs[0] / "transfer.json").read_text())
+    record["patches"] = [patch for patch in record["patches"] if patch["kind"] != "trained"]
+    left = {patch["name"] for patch in record["patches"]}
+    record["cells"] = [cell for cell in record["cells"] if cell["patch"] in left]
+    (tmp_path / "transfer.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match="there is no trained patch to fail on"):
+        gate(1.0, tmp_path)
+
+
+def test_a_run_without_its_counts_is_refused(runs: tuple[Path, Path], tmp_path: Path):
+    shutil.copy(runs[0] / "transfer.json", tmp_path)
+    with pytest.raises(Missing, match=r"no scores\.safetensors in .*; give a finished `segpatch transfer` run"):
+        compare(runs[0], tmp_path)
 
 
 def test_nothing_in_common_is_refused(runs: tuple[Path, Path], tmp_path: Path):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from segpatch.clean import CleanPredictions
+from segpatch.data import CITYSCAPES
 from segpatch.errors import BadInput, SegpatchError
 from segpatch.evaluation import ROWS, Picture, Scores, evaluate, evaluate_all, predict
 from segpatch.metrics import confusion_matrix
@@ -42,6 +44,12 @@ def test_counts_are_those_of_the_predictions():
     assert torch.equal(scores.of_right, confusion_matrix(predict(victim, patched), right, 3))
     assert scores.clean.sum() == 2 * 12 * 16
     assert scores.clean_outside.sum() == scores.patched.sum() == 2 * (12 * 16 - 4 * 6)
+
+
+def test_logits_of_other_classes_are_refused():
+    victim = replace(conv_victim(), classes=CITYSCAPES)
+    with pytest.raises(BadInput, match=r"returned logits of 3 classes, but its class set 'cityscapes' has 19"):
+        predict(victim, torch.rand(1, 3, 8, 8))
 
 
 class Crowded(nn.Module):

@@ -8,6 +8,7 @@ import pytest
 
 from fabricate import write_folder, write_image, write_labels
 from segpatch.data import CAMVID, CITYSCAPES, open_data
+from segpatch.data.files import FilePair, label_table
 from segpatch.errors import BadInput, Missing
 from segpatch.types import IGNORE
 
@@ -25,6 +26,17 @@ def test_what_is_measured(tmp_path: Path, splits: list[str], measured: str):
     dataset = open_data(f"folder:{write_folder(tmp_path, dict.fromkeys(splits, 1))}")
     assert dataset.eval_split == measured
     assert set(dataset.splits) == set(splits)
+
+
+def test_a_folder_without_images_says_what_belongs_there(tmp_path: Path):
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    with pytest.raises(Missing, match=r"expected images/SPLIT/.*; found .*; put the images and labels there"):
+        open_data(f"folder:{tmp_path}")
+
+
+def test_an_image_without_a_label_has_none_to_read(tmp_path: Path):
+    with pytest.raises(BadInput, match=r"a\.png has no label file"):
+        FilePair(tmp_path / "a.png", None, label_table(range(2))).read()
 
 
 def test_images_without_split_folders_are_val(tmp_path: Path):

@@ -62,6 +62,10 @@ def refused(source, kind=BadInput):
         ({"depths": [1, 1, 1, 20_000]}, r"config.json asks for more than 1000 layers \(depths\)"),
         ({"hidden_sizes": "x"}, "transformers cannot (build the network|read its config.json)"),
         ({"num_encoder_blocks": 9}, "transformers cannot build the network"),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+            r"transformers cannot build the network \(ImportError: .*quantization requires",
+        ),
     ],
 )
 def test_a_config_that_asks_for_more_than_the_weights_is_not_believed(tmp_path, said, words):

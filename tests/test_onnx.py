@@ -130,6 +130,10 @@ def test_what_segpatch_wrote_into_the_file(tmp_path):
         onnx_victim(write(tmp_path / "net.onnx", facts="{half"))
     with pytest.raises(BadInput, match="names its classes in a damaged record"):
         onnx_victim(write(tmp_path / "net.onnx", facts='{"classes": {}}'))
+    file = write(tmp_path / "net.onnx", facts='"not text"')
+    file.write_bytes(file.read_bytes().replace(b"not text", b"\xff" * 8))
+    with pytest.raises(BadInput, match=r"holds a damaged record of its network \('utf-8' codec"):
+        onnx_victim(file)
 
 
 WRONG = [
@@ -146,6 +150,19 @@ def test_other_forms_are_refused(tmp_path, changes, words):
     with pytest.raises(BadInput, match=words) as error:
         onnx_victim(write(tmp_path / "net.onnx", **changes))
     assert "\n" not in str(error.value)
+
+
+def test_an_output_that_is_neither_logits_nor_class_ids_is_refused(tmp_path):
+    ends = [
+        helper.make_tensor_value_info(name, kind, ["b", 3, "h", "w"])
+        for name, kind in (("images", FLOAT), ("ids", INT64))
+    ]
+    cast = helper.make_node("Cast", ["images"], ["ids"], to=INT64)
+    graph = helper.make_graph([cast], "net", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    with pytest.raises(BadInput, match=r"returns ids \(b, 3, h, w\) of tensor\(int64\); expected logits"):
+        onnx_victim(tmp_path / "net.onnx")
 
 
 def test_named_classes_must_be_as_many_as_the_files(tmp_path):

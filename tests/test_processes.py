@@ -44,7 +44,19 @@ def test_processes_that_cannot_be_reached_are_a_mistake_of_one_line(
         cli.main()
     said = capsys.readouterr().err
     assert ended.value.code == 1 and said.count("\n") == 1
-    assert f"WORLD_SIZE is '{world}', but the other processes cannot be joined (" in said
+    assert f"WORLD_SIZE is '{world}', but the others cannot be joined (" in said
+
+
+def test_what_one_process_does_alone_is_refused_to_several(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["segpatch", "report", "run"])
+    code, tell = cli._outcome(Processes(0, 2))
+    assert code == 1 and tell is not None
+    tell()
+    assert capsys.readouterr().err == (
+        "segpatch: one process is enough for this; several can share fit, attack, evaluate, transfer\n"
+    )
 
 
 def test_values_come_in_the_order_of_the_processes():

@@ -255,6 +255,18 @@ def test_clean_images_are_predicted_once_a_network_and_part(
     assert minutes["drives, 1 cells"] == 2 * (4 + 8) * 2
 
 
+def test_a_patch_needs_the_control_of_its_size(whole: tuple[Path, dict[str, Any]], dataset: Dataset):
+    matrix = whole[0] / "matrix"
+    result = read_transfer(matrix)
+    trained = [patch for patch in result.patches if patch.kind == "trained"]
+    context = Context(
+        VICTIMS, dataset, PLAN, split_images(dataset, "train"), "val", range(4), 1, matrix,
+        result.model_copy(update={"patches": trained}), silent,
+    )  # fmt: skip
+    with pytest.raises(BadInput, match=r"holds no random control of a/released/s0; run it again"):
+        context.control(context.patches()[0])
+
+
 def test_places_differ(whole: tuple[Path, dict[str, Any]]):
     cell = whole[1]["cells"]["places/a_paper_s0_on_a"]
     assert [(p["row"], p["column"]) for p in cell["places"]] == [(r, c) for r in range(2) for c in range(3)]

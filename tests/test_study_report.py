@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from segpatch.errors import Missing
+from segpatch.errors import BadInput, Missing
 from segpatch.names import safe_name
 from segpatch.report import write_report
 from segpatch.report.ablated import other_distances
@@ -102,6 +102,13 @@ def test_the_page_of_the_matrix_shows_where_the_damage_lies(run: Path, tmp_path:
 def test_photographs_of_the_scenes_are_shown_if_asked_for(run: Path, tmp_path: Path):
     assert "image/jpeg" not in write_report(run, tmp_path / "without").read_text()
     assert write_report(run, tmp_path / "with", photographs=True).read_text().count("image/jpeg") == 2
+
+
+def test_a_study_without_a_matrix_has_no_photographs(run: Path, tmp_path: Path):
+    record = json.loads((run / "study.json").read_text()) | {"matrices": [], "cells": {}}
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match="has no matrix whose scenes could be shown; leave out --with-images"):
+        write_report(tmp_path, tmp_path / "report", photographs=True)
 
 
 def test_the_tables_hold_what_the_cells_hold(run: Path):

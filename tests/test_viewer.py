@@ -90,6 +90,21 @@ def test_an_index_without_a_class_is_refused(tmp_path: Path):
         data_of(run)
 
 
+def test_maps_of_one_scene_are_of_one_size(tmp_path: Path):
+    run = write_run(tmp_path)
+    Image.fromarray(np.zeros((12, 48), np.uint8)).save(run / "scenes" / safe_name("drive/1") / "alpha/clean.png")
+    with pytest.raises(BadInput, match=r"the index maps of .* differ in size; measure again"):
+        data_of(run)
+
+
+@pytest.mark.parametrize("said", ["{}", '{"region": 4}', '{"region": ["a", 0, 1, 1]}', '{"region": [0, 0, 1]}'])
+def test_a_scene_says_where_the_patch_lies(tmp_path: Path, said: str):
+    run = write_run(tmp_path)
+    (run / "scenes" / safe_name("drive/1") / "grey.json").write_text(said)
+    with pytest.raises(BadInput, match=r"grey\.json names no region; measure again"):
+        data_of(run)
+
+
 def test_a_colour_says_its_class():
     colours = [(1, 2, 3), (1, 2, 3), NO_TRUTH, (0, 0, 255), (0, 0, 255)]
     apart = told_apart(colours)

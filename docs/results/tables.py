@@ -9,81 +9,42 @@ with a 95 % interval over blocks of images and seeds, both drawn again, the same
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from segpatch.eot import generator_at
-from segpatch.metrics import miou
 from segpatch.report.crossed import MARGINS
+from segpatch.report.excess import Drop, Drops, trainings
 from segpatch.report.record import read_study
-from segpatch.results import PatchRecord, TransferResult, read_scores
-from segpatch.statistics import interval, over_seeds, resampled_miou, verdict
-from segpatch.transfer import bootstrap_counts
+from segpatch.statistics import interval, verdict
 
-SEEDS = 0x7461626C  # "tabl": an address that no training step reaches
 CARED_FOR = ("pedestrian", "person", "bicyclist", "rider", "car", "road", "sign_symbol")
-
-
-class Excess(NamedTuple):
-    """What patches cost beyond random: the mean over seeds, and the same in each resample (R,)."""
-
-    drop: float
-    resampled: Tensor
-
-    def __str__(self) -> str:
-        low, high = interval(self.resampled)
-        return f"{self.drop:.3f} [{low:.3f}, {high:.3f}]"
 
 
 class Measured:
     """The matrix, of all images or those of a drive or city."""
 
     def __init__(self, study: Path, group: str | None) -> None:
-        self.result: TransferResult = read_study(study).matrices["matrix"]
-        about = self.result.dataset
-        kept = [at for at, one in enumerate(about.groups) if group is None or one == group]
-        scores = read_scores(study / "matrix")
-        self.counts = bootstrap_counts([about.groups[at] for at in kept], about.block, 0)
-        self.images = len(kept)
-        self.rows: dict[tuple[str, str, str], Tensor] = {
-            (cell.patch, cell.victim, which): scores[f"{index}/{which}"][kept]
-            for index, cell in enumerate(self.result.cells)
-            for which in ("clean", "clean_outside", "patched")
-        }
+        self.result = read_study(study).matrices["matrix"]
+        self.drops = Drops(study / "matrix", self.result, group)
         self.networks = [victim.name for victim in self.result.victims]
-        self.presets = list(
-            dict.fromkeys(p.preset for p in self.result.patches if p.kind == "trained" and p.preset)
-        )
+        self.trainings = trainings(self.result)
+        self.presets = list(dict.fromkeys(preset for _, preset in self.trainings))
+        self.controls = [patch for patch in self.result.patches if patch.kind not in ("none", "trained")]
 
-    @functools.cache  # noqa: B019
-    def drop(self, patch: str, victim: str) -> Excess:
-        """What one patch costs."""
-        clean, patched = (self.rows[patch, victim, which] for which in ("clean_outside", "patched"))
-        value = float(miou(clean.sum(0)) - miou(patched.sum(0)))
-        return Excess(value, resampled_miou(clean, self.counts) - resampled_miou(patched, self.counts))
+    def excess(self, sources: tuple[str, ...], preset: str, victim: str) -> Drop:
+        """What the patches of a training cost a network beyond random, over seeds."""
+        patches = self.trainings[sources, preset]
+        return self.drops.mean(patches, victim, self.drops.random(patches[0]))
 
-    def excess(self, source: str, preset: str, victim: str) -> Excess:
-        """What the patches of a network and preset cost a network beyond random, over seeds."""
-        found = [patch for patch in self.result.patches if patch.trained_on == [source] and patch.preset == preset]
-        control = self.drop(self.control(found[0]), victim)
-        drops = [self.drop(patch.name, victim) for patch in found]
-        values = torch.stack([one.resampled - control.resampled for one in drops], dim=1)
-        mean = over_seeds(values, generator_at(0, SEEDS))
-        return Excess(sum(one.drop for one in drops) / len(drops) - control.drop, mean)
+    def said(self, drop: Drop, margin: float = 0.01) -> str:
+        """Its verdict at a margin."""
+        return verdict(*interval(drop.resampled), margin, self.drops.blocks)
 
-    def strongest(self, victim: str) -> str:
-        """The control that costs a network most."""
-        controls = [p.name for p in self.result.patches if p.kind not in ("none", "trained")]
-        return max(controls, key=lambda name: self.drop(name, victim).drop)
 
-    def control(self, patch: PatchRecord) -> str:
-        """The random patch of the same range."""
-        return next(p.name for p in self.result.patches if p.kind == "random" and p.range == patch.range)
+def figure(drop: Drop) -> str:
+    """A drop with its interval."""
+    low, high = interval(drop.resampled)
+    return f"{drop.value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def table(head: list[str], rows: Iterator[list[str]]) -> None:
@@ -94,27 +55,24 @@ def table(head: list[str], rows: Iterator[list[str]]) -> None:
     print()
 
 
-def said(one: Excess, own: bool) -> str:
-    """A figure with its verdict at the paper's margin; bold on the network that the patch was trained on."""
-    word = verdict(*interval(one.resampled))
-    return f"**{one}** {word}" if own else f"{one} {word}"
-
-
 def matrices(measured: Measured) -> None:
-    """Clean mIoU, controls, and each preset's patches on all networks."""
-    networks = measured.networks
-    first = measured.result.patches[1].name
-    clean = [f"{float(miou(measured.rows[first, name, 'clean'].sum(0))):.3f}" for name in networks]
+    """Clean mIoU, controls, and each training on all networks, in bold on its own."""
+    networks, drops = measured.networks, measured.drops
+    whole = next(patch for patch in measured.result.patches if patch.kind == "none")
+
+    def cell(sources: tuple[str, ...], preset: str, victim: str) -> str:
+        drop = measured.excess(sources, preset, victim)
+        shown = f"**{figure(drop)}**" if victim in sources else figure(drop)
+        return f"{shown} {measured.said(drop)}"
 
     def rows() -> Iterator[list[str]]:
-        yield ["clean mIoU", *clean]
-        for patch in measured.result.patches:
-            if patch.kind not in ("none", "trained"):
-                yield [f"`{patch.name}`, drop", *(str(measured.drop(patch.name, name)) for name in networks)]
+        yield ["clean mIoU", *(f"{drops.clean(whole, name):.3f}" for name in networks)]
+        for patch in measured.controls:
+            yield [f"`{patch.name}`, drop", *(figure(drops.of(patch.name, name)) for name in networks)]
         for preset in measured.presets:
-            for source in networks:
-                cells = [said(measured.excess(source, preset, name), name == source) for name in networks]
-                yield [f"`{source}/{preset}`", *cells]
+            for sources, other in measured.trainings:
+                if other == preset:
+                    yield [f"`{'+'.join(sources)}/{preset}`", *(cell(sources, preset, name) for name in networks)]
 
     table(["patch", *(f"`{name}`" for name in networks)], rows())
 
@@ -127,8 +85,8 @@ def compared(measured: Measured) -> None:
         for more, less in pairs:
             cells = []
             for name in measured.networks:
-                one, other = (measured.excess(name, preset, name) for preset in (more, less))
-                cells.append(str(Excess(one.drop - other.drop, one.resampled - other.resampled)))
+                one, other = (measured.excess((name,), preset, name) for preset in (more, less))
+                cells.append(figure(one.less(other)))
             yield [f"`{more}` less `{less}`", *cells]
 
     table(["own network", *(f"`{name}`" for name in measured.networks)], rows())
@@ -139,16 +97,16 @@ def verdicts(measured: Measured) -> None:
 
     Beyond the random patch, and beyond whichever control costs that network most.
     """
+    drops = measured.drops
 
     def count(preset: str, margin: float, strongest: bool) -> str:
         words = []
-        for patch in measured.result.patches:
-            for name in measured.networks:
-                if patch.preset != preset or name in patch.trained_on:
-                    continue
-                control = measured.strongest(name) if strongest else measured.control(patch)
-                one, other = measured.drop(patch.name, name), measured.drop(control, name)
-                words.append(verdict(*interval(one.resampled - other.resampled), margin))
+        for (sources, other), patches in measured.trainings.items():
+            for patch in patches if other == preset else ():
+                for name in measured.networks:
+                    if name not in sources:
+                        control = drops.strongest(patch, name) if strongest else drops.random(patch)
+                        words.append(measured.said(drops.mean([patch], name, control), margin))
         return " / ".join(str(words.count(word)) for word in ("transfers", "does not", "undecided"))
 
     def rows() -> Iterator[list[str]]:
@@ -180,8 +138,8 @@ def cosines(study: Path, measured: Measured) -> None:
                     spread = (
                         f"{sum(along) / len(along):.3f} ({min(along):.3f} to {max(along):.3f})" if along else "-"
                     )
-                    there, back = (measured.excess(a, preset, b) for a, b in ((one, other), (other, one)))
-                    yield [f"`{one}`, `{other}`", *known, spread, str(there), str(back)]
+                    there, back = (measured.excess((a,), preset, b) for a, b in ((one, other), (other, one)))
+                    yield [f"`{one}`, `{other}`", *known, spread, figure(there), figure(back)]
 
     head = ["networks", *(f"cosine, {name}" for name in at), "cosine, trained patches, mean (range)"]
     table([*head, f"`{preset}` of the first on the second", "of the second on the first"], rows())
@@ -212,7 +170,7 @@ def main() -> None:
     options = parser.parse_args()
     for group in (None, *options.group):
         measured = Measured(options.study, group)
-        print(f"### {group or 'All'}, {measured.images} images\n")
+        print(f"### {group or 'All'}, {measured.drops.images} images\n")
         parts: list[Callable[[Measured], None]] = [matrices, compared, verdicts]
         for part in parts:
             part(measured)

@@ -160,7 +160,7 @@ def join() -> Processes:
     except (ValueError, torch.distributed.DistError) as error:
         first_line = str(error).partition("\n")[0]
         raise BadInput(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, but the other processes cannot be joined ({first_line}); "
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, but the others cannot be joined ({first_line}); "
             "start them by torchrun, or unset WORLD_SIZE"
         ) from error
     # What is gathered goes by gloo, from the CPU; the gradients of a network's weights on GPUs go by NCCL.

@@ -94,6 +94,4 @@ def _entry(publisher: str, row: dict[str, Any]) -> Entry:
         row["file"] = row.get("file", row["address"].rsplit("/", 1)[-1])
         row["address"] = row["address"] if "://" in row["address"] else base + row["address"]
     settings = {key: row.pop(key) for key in _SETTINGS if key in row}
-    if unknown := row.keys() - Entry.__dataclass_fields__.keys():
-        raise BadInput(f"checkpoints.toml: {publisher} has unknown settings {', '.join(sorted(unknown))}")
     return Entry(publisher=publisher, settings=Settings(**settings), **row)

@@ -56,14 +56,18 @@ class Excess(NamedTuple):
 
 
 class Drops:
-    """The drops of a finished matrix, each worked out once."""
+    """The drops of a finished matrix, each worked out once; group: of the images of one drive or city only."""
 
-    def __init__(self, run: Path, result: TransferResult) -> None:
+    def __init__(self, run: Path, result: TransferResult, group: str | None = None) -> None:
         about = result.dataset
+        kept = [at for at, one in enumerate(about.groups) if group in (None, one)]
+        groups = [about.groups[at] for at in kept]
         self.result = result
-        self.blocks = count_blocks(about.groups, about.block)
+        self.images = len(kept)
+        self.blocks = count_blocks(groups, about.block)
+        self._kept = kept
         self._scores = read_scores(run)
-        self._counts = bootstrap_counts(about.groups, about.block, 0)
+        self._counts = bootstrap_counts(groups, about.block, 0)
         self._found: dict[int, Drop] = {}
         self._index = {(cell.patch, cell.victim): index for index, cell in enumerate(result.cells)}
 
@@ -71,7 +75,7 @@ class Drops:
         """What one patch costs a network."""
         at = self._index[patch, victim]
         if at not in self._found:
-            clean, patched = (self._scores[f"{at}/{which}"] for which in ("clean_outside", "patched"))
+            clean, patched = (self._rows(patch, victim, which) for which in ("clean_outside", "patched"))
             value = float(miou(clean.sum(0)) - miou(patched.sum(0)))
             resampled = resampled_miou(clean, self._counts) - resampled_miou(patched, self._counts)
             self._found[at] = Drop(value, resampled)
@@ -88,14 +92,14 @@ class Drops:
         """The share of its clean mIoU that patches take from a network, the mean over them as over seeds."""
         found = []
         for patch in patches:
-            clean = resampled_miou(self._rows(patch, victim), self._counts)
+            clean = resampled_miou(self._rows(patch.name, victim, "clean_outside"), self._counts)
             drop = self.of(patch.name, victim)
             found.append(Drop(drop.value / self.clean(patch, victim), drop.resampled / clean))
         return _mean(found)
 
     def clean(self, patch: PatchRecord, victim: str) -> float:
         """The mIoU of a network without the patch, over the pixels outside it."""
-        return float(miou(self._rows(patch, victim).sum(0)))
+        return float(miou(self._rows(patch.name, victim, "clean_outside").sum(0)))
 
     def random(self, patch: PatchRecord) -> PatchRecord | None:
         """The random patch of a patch's size and range."""
@@ -110,8 +114,8 @@ class Drops:
         """A drop with its 95 % interval."""
         return bounds(drop.value, interval(drop.resampled), self.blocks)
 
-    def _rows(self, patch: PatchRecord, victim: str) -> Tensor:
-        return self._scores[f"{self._index[patch.name, victim]}/clean_outside"]
+    def _rows(self, patch: str, victim: str, which: str) -> Tensor:
+        return self._scores[f"{self._index[patch, victim]}/{which}"][self._kept]
 
     def _controls(self, patch: PatchRecord) -> list[PatchRecord]:
         return [
