@@ -259,6 +259,12 @@ BAD = [
     Bad("list that is not there", nothing, "data check list:{}/none", "expected a file"),
     Bad("empty list", text("l.txt", "# nothing\n"), "data check list:{}/l.txt", "lists no image"),
     Bad("list of three columns", text("l.txt", "a b c\n"), "data check list:{}/l.txt", "line 1"),
+    Bad(
+        "list of a path without a name",
+        text("l.txt", ". a\n. a\n"),
+        "data check list:{}/l.txt",
+        "line 1: expected",
+    ),
     Bad("list that is no text", raw("l.txt", b"\xff\xfe\x00"), "data check list:{}/l.txt", "not a text file"),
     Bad("no classes", gone("data/classes.txt"), "data check folder:{}/data", "classes.json or classes.txt"),
     Bad("classes that are no JSON", text("data/classes.json", "{"), "data check folder:{}/data", "cannot be used"),
@@ -406,6 +412,10 @@ BAD = [
     ),
     Bad("scales of text", nothing, "fit --model pidnet-s --data streets --scales a --out {}/out", "--scales is"),
     Bad("patches in no order", nothing, "patch list {} --sort size", "unknown order 'size'"),
+    Bad("picture with no name", nothing, "patch export {}/patch.safetensors --out .", "end its name in .png"),
+    Bad(
+        "streets where the user is", nothing, "data make streets --val 1 --out .", "is the folder that you are in"
+    ),
     Bad("picture that is there", png, "patch export {}/patch.safetensors --out {}/p.png", "/p.png exists; use --"),
     Bad("label that is a JPEG", jpeg, DRY, "which blurs class ids"),
     Bad(

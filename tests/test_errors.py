@@ -111,6 +111,19 @@ def test_a_stop_while_all_is_still_imported_is_one_line():
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "segpatch: stopped")
 
 
+def test_a_folder_that_is_gone_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "argv", ["segpatch", "models"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = "segpatch: the folder that you are in has been removed; change to another\n"
+    assert (stop.value.code, capsys.readouterr().err) == (1, said)
+
+
 SHORT = Layout(source="x", build=nn.Module, classifier="a", convert=lambda state: {"a": state["gone"]})
 
 

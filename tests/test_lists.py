@@ -87,6 +87,7 @@ def test_a_list_of_images_alone_has_no_label(tmp_path: Path):
         (b"", "lists no image"),
         (b"a.png b.png c.png\n", "line 1: expected 'image label'"),
         (b",b.png\n", "line 1: expected 'image label'"),
+        (b". b.png\n. b.png\n", "line 1: expected 'image label', got '. b.png'"),
         (b"\x89PNG\xff", "not a text file"),
     ],
 )

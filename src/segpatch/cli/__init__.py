@@ -17,7 +17,7 @@ import typer
 from segpatch import heap
 from segpatch.cli import bench, measure, models, patches, study, things, train
 from segpatch.cli.examples import example
-from segpatch.errors import STOPPED, BadInput, SegpatchError, of_the_disk
+from segpatch.errors import STOPPED, BadInput, Missing, SegpatchError, of_the_disk
 from segpatch.names import printable
 from segpatch.processes import Processes, join, leave
 
@@ -75,6 +75,8 @@ def main() -> None:
 def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
     """The exit code, and what prints how it ended where something went wrong."""
     try:
+        if not _somewhere():
+            raise Missing("the folder that you are in has been removed; change to another")
         if processes.world > 1 and "".join(sys.argv[1:2]) not in SHARED:
             raise BadInput(f"one process is enough for this; several can share {', '.join(SHARED)}")
         code = app(standalone_mode=False, obj=processes) or 0  # typer turns Ctrl-C into STOPPED
@@ -97,6 +99,13 @@ def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
         line = "\nsegpatch: stopped; the same command with --resume goes on"
         return code, partial(print, line, file=sys.stderr)
     return code, None
+
+
+def _somewhere() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _say(error: SegpatchError) -> None:

@@ -102,7 +102,7 @@ def export(
 
     held = load_patch(patch)
     if out.suffix.lower() != ".png":
-        raise BadInput(f"the picture is written as PNG; name it {out.with_suffix('.png')}")
+        raise BadInput(f"the picture is written as PNG; end its name in .png, not as in {out}")
     refuse_existing(out, overwrite)
     write_whole(out, as_png(held))
     print(f"{out}: {held.name} in 8 bits, which change a value by {pixel_change(held)[0]:.2f}/255 at most")

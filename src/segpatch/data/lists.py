@@ -83,7 +83,7 @@ def _pairs(file: Path) -> list[tuple[Path, Path | None]]:
             continue
         separator = next((mark for mark in "\t," if mark in text), None)
         parts = [part.strip() for part in (text.split(separator) if separator else re.split(r"\s+", text))]
-        if len(parts) > 2 or not parts[0]:
+        if len(parts) > 2 or not Path(parts[0]).name:  # "." and "/" have none
             raise BadInput(f"{file}, line {number}: expected 'image label', got {text!r}")
         pairs.append((Path(parts[0]), Path(parts[1]) if len(parts) == 2 and parts[1] else None))
     return pairs

@@ -101,6 +101,8 @@ def _write(street: tuple[Path, Drawn]) -> None:
 
 
 def _refuse_full(out: Path) -> None:
+    if out.is_dir() and out.samefile(Path.cwd()):
+        raise BadInput(f"{out} is the folder that you are in, which would be replaced; give another place")
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists():

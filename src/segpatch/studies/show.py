@@ -42,7 +42,7 @@ def write_scenes(
     """
     where = split or dataset.eval_split
     if out.suffix.lower() != ".png":
-        raise BadInput(f"the picture is written as PNG; name it {out.with_suffix('.png')}")
+        raise BadInput(f"the picture is written as PNG; end its name in .png, not as in {out}")
     names = dataset.names(where)
     colours = victim.label_classes.colours
     blocks: list[Pixels] = []
