@@ -88,7 +88,7 @@ def test_bad_requests_are_refused(tmp_path, victim, streets):
     for image in ("1000000", "-1", "streets_000001_00000"):
         with pytest.raises(BadInput, match=r"such as streets_.* or in 0\.\.99; got '"):
             write_scenes(victim, streets, tmp_path / "x.png", images=[image])
-    for out in (tmp_path / "x.jpg", Path(".")):
+    for out in (tmp_path / "x.jpg", Path()):
         with pytest.raises(BadInput, match=r"PNG; end its name in .png, not as in"):
             write_scenes(victim, streets, out)
     assert not list(tmp_path.iterdir())

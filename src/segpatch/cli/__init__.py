@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import typer
 
@@ -75,7 +76,7 @@ def main() -> None:
 def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
     """The exit code, and what prints how it ended where something went wrong."""
     try:
-        if not _somewhere():
+        if not _is_somewhere():
             raise Missing("the folder that you are in has been removed; change to another")
         if processes.world > 1 and "".join(sys.argv[1:2]) not in SHARED:
             raise BadInput(f"one process is enough for this; several can share {', '.join(SHARED)}")
@@ -101,9 +102,10 @@ def _outcome(processes: Processes) -> tuple[int, Callable[[], None] | None]:
     return code, None
 
 
-def _somewhere() -> bool:
+def _is_somewhere() -> bool:
+    """Whether the current folder is still there."""
     try:
-        return bool(os.getcwd())
+        return Path.cwd().is_dir()
     except FileNotFoundError:
         return False
 
