@@ -180,6 +180,7 @@ def test_the_processor_of_transformers_agrees(tmp_path):
         ("[1]", "expected a table in preprocessor_config.json"),
         ("{", "preprocessor_config.json is no JSON"),
         ('{"image_mean": [1, 2], "image_std": [1, 2]}', "preprocessor_config.json cannot be used"),
+        ('{"image_mean": [1%s, 0, 0], "image_std": 1}' % ("0" * 400), "preprocessor_config.json cannot be used"),
         ('{"rescale_factor": "x"}', "preprocessor_config.json cannot be used"),
     ],
 )

@@ -214,7 +214,7 @@ def _expected_input(files: Files) -> ExpectedInput:
     try:
         factor = float(about.get("rescale_factor", 1 / 255)) if about.get("do_rescale", True) else 1.0
         return ExpectedInput(_triple(mean), _triple(std), round(255 * factor, 6), "bgr" if flips else "rgb", note)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"hf:{files.source}: {PREPROCESSOR} cannot be used ({error})") from error
 
 
