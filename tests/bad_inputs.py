@@ -595,7 +595,7 @@ BAD = [
         "resumed run whose config has odd names",
         folder("r", config_json='{"a\\nb\\u001b[1m": 1}'),
         f"{RUN} --out {{}}/r --resume",
-        "holds a run with another 'a\\nb\\x1b[1m', command",
+        "holds a run with another a; b?[1m, command",
     ),
     Bad("unknown procedural data", nothing, "data make streats --out {}/s", "did you mean"),
 ]

@@ -21,6 +21,10 @@ STOPPED = 130
 class SegpatchError(Exception):
     """Base of all: says in one line what was expected, what came and what to do."""
 
+    def __str__(self) -> str:
+        """The message in one line, whatever a stranger's file put into the names in it."""
+        return "; ".join(super().__str__().splitlines())
+
 
 class BadInput(SegpatchError, ValueError):
     """An argument or a file that cannot be used as it is."""

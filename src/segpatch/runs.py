@@ -221,9 +221,9 @@ def _must_be_same(directory: Path, config: Mapping[str, Any]) -> None:
         raise BadInput(f"{directory / 'config.json'} is damaged (no table); start again with --overwrite")
     changed = sorted(k for k in {*before, *config} if k != "argv" and before.get(k) != config.get(k))
     if changed:
-        names = ", ".join(key if key.isprintable() else repr(key) for key in changed)  # no line breaks
         raise BadInput(
-            f"{directory} holds a run with another {names}; resume with the same settings or choose another --out"
+            f"{directory} holds a run with another {', '.join(changed)}; resume with the same settings "
+            "or choose another --out"
         )
 
 
