@@ -258,6 +258,16 @@ def test_a_network_is_not_loaded_from_a_file_that_changed(entry, server, tmp_pat
         load_network("bisenetv2", path)
 
 
+def test_a_record_cannot_break_the_line_of_an_error(entry, tmp_path):
+    (tmp_path / FILE).write_bytes(CONTENT)
+    (tmp_path / LEDGER).write_text(json.dumps({FILE: {"sha256": "1\n2", "first_seen": "a\nb"}}))
+    with pytest.raises(
+        BadInput, match=r"first fetched on a; b: its SHA-256 is \w{12} \.\., not 1; 2 \.\.; remove it"
+    ):
+        must_be_recorded(tmp_path / FILE)
+    assert (tmp_path / FILE).read_bytes() == CONTENT
+
+
 def test_a_file_that_was_there_is_recorded(entry, tmp_path):
     (tmp_path / FILE).write_bytes(CONTENT)
     download(entry, tmp_path, max_size=1)

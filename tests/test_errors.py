@@ -21,7 +21,7 @@ from segpatch.cli.options import parse_seeds
 from segpatch.data import CITYSCAPES
 from segpatch.data.classes import CAMVID, ClassSet, class_map
 from segpatch.data.drawn import check_street
-from segpatch.errors import BadInput, Lost, Missing, SegpatchError
+from segpatch.errors import BadInput, Missing
 from segpatch.models.checkpoints import canonical
 from segpatch.models.layouts.layout import Layout
 from segpatch.models.networks import network_spec
@@ -30,11 +30,6 @@ from segpatch.studies.paper import PaperPlan
 from segpatch.studies.paper.run import _with_finished_parts
 from segpatch.training import FitConfig
 from segpatch.transforms import SceneEOT
-
-
-def test_an_error_is_one_line_whatever_it_names():
-    for kind in (SegpatchError, BadInput, Missing, Lost):
-        assert str(kind("a\nb\r\nc\u2028d e")) == "a; b; c; d e"
 
 
 def test_there_are_sixty_kinds():

@@ -68,6 +68,9 @@ def test_resume_refuses_another_config(tmp_path: Path):
     with pytest.raises(BadInput, match="a run with another config; resume with the same settings"):
         open_run(tmp_path / "run", other, RESULT, resume=True)
     open_run(tmp_path / "run", {**CONFIG, "argv": "segpatch attack --resume"}, RESULT, resume=True)
+    (tmp_path / "run/config.json").write_text(json.dumps({**CONFIG, "a\nb\u2028c": 1}))
+    with pytest.raises(BadInput, match=r"holds a run with another a; b; c; resume"):
+        open_run(tmp_path / "run", CONFIG, RESULT, resume=True)
 
 
 def test_resume_starts_what_does_not_exist(tmp_path: Path):

@@ -21,10 +21,6 @@ STOPPED = 130
 class SegpatchError(Exception):
     """Base of all: says in one line what was expected, what came and what to do."""
 
-    def __str__(self) -> str:
-        """The message in one line, whatever a stranger's file put into the names in it."""
-        return "; ".join(super().__str__().splitlines())
-
 
 class BadInput(SegpatchError, ValueError):
     """An argument or a file that cannot be used as it is."""
@@ -36,6 +32,11 @@ class Missing(SegpatchError):
 
 class Lost(SegpatchError):
     """Another process of the same run has stopped without a word, so that this one cannot go on."""
+
+
+def in_line(text: object) -> str:
+    """What a file says, for the one line of an error."""
+    return "; ".join(str(text).splitlines())
 
 
 _ADVICE = {

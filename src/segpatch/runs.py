@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from segpatch import machine
-from segpatch.errors import BadInput, Lost, SegpatchError
+from segpatch.errors import BadInput, Lost, SegpatchError, in_line
 from segpatch.processes import ALONE, Processes
 from segpatch.reading import read_bytes, read_text
 from segpatch.writing import append_line, guarded, leftovers, remove, write_whole
@@ -222,7 +222,7 @@ def _must_be_same(directory: Path, config: Mapping[str, Any]) -> None:
     changed = sorted(k for k in {*before, *config} if k != "argv" and before.get(k) != config.get(k))
     if changed:
         raise BadInput(
-            f"{directory} holds a run with another {', '.join(changed)}; resume with the same settings "
+            f"{directory} holds a run with another {in_line(', '.join(changed))}; resume with the same settings "
             "or choose another --out"
         )
 

@@ -112,7 +112,7 @@ def _is_somewhere() -> bool:
 
 def _say(error: SegpatchError) -> None:
     """Prints an error as one line; it names files, which strangers may have named."""
-    print(f"segpatch: {printable(str(error))}", file=sys.stderr)
+    print(f"segpatch: {printable(str(error))}".replace("\n", "; "), file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:

@@ -22,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import platformdirs
 from filelock import FileLock, Timeout
 
-from segpatch.errors import BadInput, Missing, SegpatchError
+from segpatch.errors import BadInput, Missing, SegpatchError, in_line
 from segpatch.models.catalogue import Entry
 from segpatch.models.checkpoints import file_sha256
 from segpatch.models.tensor_files import must_be_whole
@@ -88,8 +88,8 @@ def _compare(path: Path, name: str) -> str:
     sha256, known = file_sha256(path), _ledger(path.parent).get(name)
     if known and known.get("sha256") != sha256:
         raise BadInput(
-            f"{path} is not the {name} first fetched on {known.get('first_seen')}: its SHA-256 is "
-            f"{sha256[:12]} .., not {str(known.get('sha256'))[:12]} ..; remove it, or, if you know why, what "
+            f"{path} is not the {name} first fetched on {in_line(known.get('first_seen'))}: its SHA-256 is "
+            f"{sha256[:12]} .., not {in_line(known.get('sha256'))[:12]} ..; remove it, or, if you know why, what "
             f"{path.with_name(LEDGER)} says of it"
         )
     return sha256
