@@ -136,6 +136,23 @@ def test_of_equal_logits_the_first_class_is_predicted():
     assert int(sums.right) == 0 == float(sums.total.detach())
 
 
+@pytest.mark.parametrize("spread", [4, 40, 400])
+def test_ties_and_far_logits_are_those_of_the_plain_path(spread):
+    logits, truth = draw((5, 7), (37, 51))
+    logits = logits.round() * spread  # many classes tie; neighbours are as far apart as logits come
+    logits[:, 3] = logits[:, 1]
+    logits.requires_grad_()
+    for loss in ("correct-pixel", "cross-entropy", "cospgd", "jensen-shannon"):
+        total, _, predicted = plain(logits, truth, loss, (40, 56), False)
+        (gradient,) = torch.autograd.grad(total, logits)
+        sums = resized_loss(logits, truth, fast(loss), size=(40, 56), align_corners=False)
+        (ours,) = torch.autograd.grad(sums.total, logits)
+        # A pixel whose highest two are a rounding apart may go either way.
+        assert abs(int(sums.right) - int((predicted == truth).sum())) <= 2
+        assert_close(sums.total, total.detach(), rtol=1e-5, atol=1e-5)
+        assert float((ours - gradient).norm() / gradient.norm()) < 1e-5
+
+
 def test_labels_cut_from_larger_ones_and_logits_that_carry_a_gradient():
     logits, truth = draw((9, 33), (72, 264), labels=5)
     whole = torch.full((2, 100, 300), IGNORE)

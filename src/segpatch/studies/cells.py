@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from segpatch import heap
 from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.studies.progress import OnProgress, Progress, silent
 
@@ -47,6 +48,7 @@ def run_cells(
             )
 
         def guarded(shared: S, cell: C) -> tuple[T | None, SegpatchError | None]:
+            heap.keep()  # as the command does: its worker computes for it alone
             try:
                 return work(shared, cell), None
             except SegpatchError as error:  # as itself: Ray would wrap it
