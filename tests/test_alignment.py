@@ -25,7 +25,7 @@ def test_cosines_by_hand():
     found = alignment(gradients)
     half = 3 / math.hypot(2, 3)
     wanted = torch.tensor([[1, half, -1], [half, 1, -half], [-1, -half, 1]], dtype=torch.float64)
-    for ours in (found.cosine, found.low, found.high, found.draws):
+    for ours in (found.cosine, found.low, found.high, found.together, found.draws):
         torch.testing.assert_close(ours, wanted)
     torch.testing.assert_close(found.itself, torch.ones(3, dtype=torch.float64))
 
@@ -44,6 +44,30 @@ def test_noise_lowers_the_cosine_of_single_draws_and_sums_see_through_it():
     assert found.itself[:2].tolist() == pytest.approx([summed, summed], abs=0.05)
     assert abs(float(found.itself[2])) < 0.2 and abs(float(found.cosine[0, 2])) < 0.2
     torch.testing.assert_close(found.cosine, found.cosine.T)
+
+
+def test_noise_of_shared_scenes_is_no_agreement():
+    """Two networks that have nothing in common but what is particular to each draw of scenes."""
+    draws, size = 64, 300
+    own = torch.randn(2, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    shared = 8 * torch.randn(draws, 1, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = alignment(own + shared)
+    assert float(found.draws[0, 1]) == pytest.approx(64 / 65, abs=0.02)
+    assert float(found.together[0, 1]) == pytest.approx(0.5, abs=0.1)
+    assert abs(float(found.cosine[0, 1])) < 0.15
+    assert float(found.low[0, 1]) < 0 < float(found.high[0, 1])
+    assert found.itself.tolist() == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_the_cosine_is_that_of_a_slow_loop_over_pairs_of_draws():
+    gradients = torch.randn(5, 2, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 0.5
+    found = alignment(gradients)
+    total = gradients.sum(0)
+    for v in range(2):
+        for w in range(2):
+            pairs = [float(gradients[s, v] @ gradients[t, w]) for s in range(5) for t in range(5) if s != t]
+            wanted = sum(pairs) * 5 / 4 / float(total[v].norm() * total[w].norm())
+            assert float(found.cosine[v, w]) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_the_interval_is_as_wide_as_repetitions_spread_or_wider():

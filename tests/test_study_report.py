@@ -275,15 +275,15 @@ def test_simple_classes_by_hand():
     drops = {"sky": 0.01, "sign": 0.2} | {f"class{k}": 0.1 for k in range(17)}
     classes = [{"class": name, "drop": {"value": drop}} for name, drop in drops.items()]
     rho = {"rho_share": {"value": -0.8, "ci95": [-0.9, -0.7]}, "rho_distance": {"value": 0.3, "ci95": [0.1, 0.5]}}
-    found = simple_classes(study({"locality/p": local("p", "v", classes=classes, **rho)}))
+    (found,) = simple_classes(study({"locality/p": local("p", "v", classes=classes, **rho)}))
     assert found.verdict == "holds"
     (line,) = found.figures
     assert line.startswith("p on v: -0.80 [-0.9") and line.endswith(
         "distance from the patch 0.30; most lost by sign"
     )
-    few = simple_classes(study({"locality/p": local("p", "v", classes=classes[:4], **rho)}))
+    (few,) = simple_classes(study({"locality/p": local("p", "v", classes=classes[:4], **rho)}))
     assert few.verdict == "undecided", "four classes say little of classes, whatever the images say"
-    harmless = simple_classes(study({"locality/p": local("p", "v", flips=-0.01, classes=classes, **rho)}))
+    (harmless,) = simple_classes(study({"locality/p": local("p", "v", flips=-0.01, classes=classes, **rho)}))
     assert harmless.verdict == "undecided"
 
 
@@ -343,9 +343,10 @@ def test_sky_and_road_by_hand():
         return local("p", "v", flips=flips, classes=classes)
 
     for road, wanted in (((0.1, 0.2), "holds"), ((0.01, 0.03), "undecided"), ((-0.2, -0.1), "does not hold")):
-        found = sky_and_road(study({"locality/p": cell(road)}))
+        (found,) = sky_and_road(study({"locality/p": cell(road)}))
         assert found.verdict == wanted and "sky 0.010 [0.000, 0.020], road" in found.figures[0]
-    assert sky_and_road(study({"locality/p": cell((0.1, 0.2), -0.01)})).verdict == "undecided"
+    (harmless,) = sky_and_road(study({"locality/p": cell((0.1, 0.2), -0.01)}))
+    assert harmless.verdict == "undecided"
 
 
 def test_level_loss_by_hand():

@@ -5,11 +5,10 @@ import torch
 from torch import Tensor
 
 from segpatch.errors import BadInput
-from segpatch.evaluation import ROWS, evaluate
+from segpatch.evaluation import evaluate
 from segpatch.patch import FULL_RANGE, RELEASED_RANGE, Patch, grey_patch, random_patch
-from segpatch.transfer import TransferMatrix, shared_positions, transfer_matrix
-from side_by_side import side_by_side
-from tiny import Alarm, conv_victim, in_batches, pictures, plain
+from segpatch.transfer import TransferMatrix, transfer_matrix
+from tiny import Alarm, in_batches, pictures, plain
 
 SIDE = 8
 
@@ -134,28 +133,3 @@ def test_names_must_differ():
         matrix_of([one_colour(1, 0, 0, name="none")])
     with pytest.raises(BadInput, match="victims must have different names; red"):
         transfer_matrix([VICTIMS[0], VICTIMS[0]], in_batches(bright_or_dark(), 3), [RED])
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 9])
-@pytest.mark.parametrize("place", ["centre", "drawn"])
-def test_processes_measure_the_matrix_of_one(world: int, place: str):
-    images, victims = pictures(7), [conv_victim(0, name="a"), conv_victim(1, name="b")]
-    patches = [random_patch((4, 5), FULL_RANGE, 0)]
-    whole = transfer_matrix(victims, in_batches(images, 2), patches, place=place)
-
-    def measured(processes):
-        positions = shared_positions(7, 2, processes)
-        mine = [batch for at, batch in enumerate(in_batches(images, 2)) if 2 * at in positions]
-        assert [name for batch in mine for name in batch.names] == [f"picture{at}" for at in positions]
-        return transfer_matrix(victims, mine, patches, place=place, positions=positions, processes=processes)
-
-    for matrix in side_by_side(world, measured):
-        for cell, other in zip(matrix.cells, whole.cells, strict=True):
-            assert cell.scores.names == other.scores.names and cell.ci95 == other.ci95
-            for rows in ROWS:
-                assert torch.equal(getattr(cell.scores, rows), getattr(other.scores, rows))
-
-
-def test_no_image_at_all_is_refused_by_all():
-    out = side_by_side(2, lambda p: transfer_matrix(VICTIMS, [], [RED], positions=[], processes=p))
-    assert all(isinstance(one, BadInput) and "no image to measure" in str(one) for one in out)

@@ -26,7 +26,7 @@ NETWORKS = (
 def main() -> None:
     asked = options(__doc__, height=256, train=600, val=100, fit_steps=400, steps=200)
     plan = PaperPlan(
-        presets=("paper", "strong"),
+        presets=("released", "strong"),
         overrides={"steps": asked.steps, "batch_size": 6},
         only=("matrix", "drives", "alignment", "locality"),
         precision="bf16",

@@ -4,7 +4,8 @@
 
 A run that is cut off at any moment keeps what it had finished until some seconds before. What comes out is the run
 directory with plots, tables and the confusion matrices of each image, for `segpatch report`. Left out are weights,
-index maps of scenes, patches on the way, and the pages of single matrices, which that command makes again.
+index maps of scenes, patches on the way, rows of a matrix that is not whole, and the pages of single matrices, which
+that command makes again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from segpatch.studies.attack import PATCH_FILE, SNAPSHOTS
 from segpatch.studies.progress import Progress
+from segpatch.studies.rows import FOLDER
 from segpatch.writing import UNFINISHED
 
 PART = 15 << 20
@@ -96,7 +98,7 @@ def finished_files(run: Path) -> Iterator[Path]:
     """The files of a run directory that are whole, but for what is left out."""
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         inside = path.relative_to(run)
-        left = [folder for folder in path.parents if folder.name in (SNAPSHOTS, "scenes")]
+        left = [folder for folder in path.parents if folder.name in (SNAPSHOTS, "scenes", FOLDER)]
         page_of_matrix = path.name == "index.html" and inside.parts[0] != "report"
         unfinished = path.name.endswith(UNFINISHED) or path.name in ("run.lock", "state.safetensors")
         training = path.name == "steps.jsonl" and not (path.parent / PATCH_FILE).exists()

@@ -1,8 +1,9 @@
 """Do networks pull a patch the same way? Cosines between the patch gradients of different networks.
 
 arXiv:2502.16012 explains that its patches do not travel by gradients that do not agree between architectures; it
-does not measure them. A gradient of few scenes is noisy, and noise alone lowers a cosine: so the gradients of many
-draws are kept, and each network's agreement with itself on other scenes stands beside its agreement with others.
+does not measure them. Two gradients of the same scenes also agree in what is particular to these, which is of no
+use to a patch on other scenes: so gradients of different draws are compared. A gradient of few scenes is noisy,
+and noise lowers such a cosine: each network's agreement with itself stands beside that with others.
 """
 
 from __future__ import annotations
@@ -23,28 +24,32 @@ from segpatch.models.folding import folded
 from segpatch.models.victim import Victim
 from segpatch.types import LabelledImages
 
-_SPLITS = 100
-"""Ways in which the draws are halved for a network's agreement with itself."""
 _NORMAL = 1.96
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Agreement of V networks over the same draws of scenes.
+    """Agreement of V networks over the same S draws of scenes.
 
-    cosine (V, V): between the gradients of two networks, each summed over all draws; low, high: its 95 % interval
-    by the jackknife over draws, rather too wide than too narrow (Efron and Stein 1981). itself (V,): the cosine of
-    a network's gradients over two halves of the draws, the mean over many halvings, brought to the length of all
-    (Spearman and Brown 1910); noise keeps the cosine of two networks below the root of the product of theirs.
-    draws (V, V): the mean cosine between gradients of the same single draw. NaN for a network whose gradients
-    are all 0.
+    cosine (V, V): between the gradients of two networks summed over all draws, of which only the products of
+    different draws count (times S / (S - 1), for those that are left out): what two networks share on any scenes.
+    low, high: its 95 % interval by the jackknife over draws, rather too wide than too narrow (Efron and Stein
+    1981). On the diagonal the same of a network and itself: 1 without noise; the root of the product of theirs is
+    about the most that noise leaves two networks. together (V, V): as cosine, with the products of the same draw,
+    whose noise is shared. draws (V, V): the mean cosine between gradients of the same single draw. NaN for a
+    network whose gradients are all 0.
     """
 
     cosine: Tensor
     low: Tensor
     high: Tensor
-    itself: Tensor
+    together: Tensor
     draws: Tensor
+
+    @property
+    def itself(self) -> Tensor:
+        """The diagonal of cosine (V,)."""
+        return self.cosine.diagonal()
 
 
 def patch_gradients(
@@ -95,31 +100,27 @@ def alignment(gradients: Tensor) -> Alignment:
         raise BadInput(f"agreement between networks needs at least 4 draws of scenes, got {count}")
     # The cosine of any two sums over draws follows from the inner products of single draws.
     products = torch.einsum("svd,twd->vwst", gradients, gradients)
-    without_one = 1 - torch.eye(count, dtype=products.dtype)
-    cosine = _cosine(products, torch.ones(1, count, dtype=products.dtype))[0]
-    deleted = _cosine(products, without_one)
+    whole = torch.ones(1, count, dtype=products.dtype)
+    (cosine,), (together,) = _cosines(products, whole)
+    deleted, _ = _cosines(products, 1 - torch.eye(count, dtype=products.dtype))
     # Drawing with replacement would double some of the noise, and lower every cosine with it.
     error = ((count - 1) * deleted.var(0, correction=0)).sqrt()
-    generator = torch.Generator().manual_seed(_SPLITS)
-    halves = torch.stack([torch.randperm(count, generator=generator) for _ in range(_SPLITS)]) < count // 2
-    one, other = halves.to(products), (~halves).to(products)
-    own = products.diagonal().permute(2, 0, 1)
-    across, first, second = (
-        torch.einsum("rs,vst,rt->rv", a, own, b) for a, b in ((one, other), (one, one), (other, other))
-    )
-    half = (across / (first * second).sqrt()).mean(0)
     units = F.normalize(gradients, dim=2)
     return Alignment(
         cosine=cosine,
         low=cosine - _NORMAL * error,
         high=cosine + _NORMAL * error,
-        itself=2 * half / (1 + half),
+        together=together,
         draws=torch.einsum("svd,swd->vw", units, units) / count,
     )
 
 
-def _cosine(products: Tensor, times: Tensor) -> Tensor:
-    """Cosines (R, V, V) of sums in which draw s occurs times[r, s] times, of inner products (V, V, S, S)."""
-    sums = torch.einsum("rs,vwst,rt->rvw", times, products, times)
+def _cosines(products: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines (R, V, V) of sums over the draws that are kept[r, s], 1 or 0, of inner products (V, V, S, S): of
+    different draws alone, and of all."""
+    sums = torch.einsum("rs,vwst,rt->rvw", kept, products, kept)
+    same = torch.einsum("rs,vwss->rvw", kept, products)
     lengths = sums.diagonal(dim1=1, dim2=2).sqrt()
-    return sums / (lengths[:, :, None] * lengths[:, None, :])
+    scale = lengths[:, :, None] * lengths[:, None, :]
+    count = kept.sum(1)[:, None, None]
+    return (sums - same) * (count / (count - 1)) / scale, sums / scale

@@ -3,6 +3,7 @@
     SegpatchError            anything the user can mend; the command line prints its one line
     ├── BadInput             a bad argument or file (also a ValueError)
     ├── Missing              absent data, weights or optional package
+    ├── OutOfMemory          too little memory, even in the smallest pieces
     └── Lost                 another process of the same run has stopped
 
 Any other exception is a bug and keeps its traceback.
@@ -28,6 +29,10 @@ class BadInput(SegpatchError, ValueError):
 
 class Missing(SegpatchError):
     """Something that is not there: data, weights, an optional package."""
+
+
+class OutOfMemory(SegpatchError):
+    """Memory that does not suffice, however small the pieces."""
 
 
 class Lost(SegpatchError):

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from segpatch.errors import SegpatchError
+from segpatch.errors import OutOfMemory
 
 T = TypeVar("T")
 _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
@@ -19,7 +19,7 @@ def in_parts_that_fit(work: Callable[[int], T], part: int, images: int) -> tuple
     """What `work(part)` returns and the part that it worked with, halved while memory does not suffice.
 
     work: does a job on `images` images, `part` of them at a time; it is repeated whole. Where memory does not
-    suffice for one image, SegpatchError says what to do.
+    suffice for one image, OutOfMemory says what to do.
     """
     while True:
         try:
@@ -29,7 +29,7 @@ def in_parts_that_fit(work: Callable[[int], T], part: int, images: int) -> tuple
                 raise
             tried = min(part, images)
             if tried <= 1:
-                raise SegpatchError(memory_line(1)) from error
+                raise OutOfMemory(memory_line(1)) from error
         # Out here, because until the handler ends the error holds what filled the memory.
         part = tried // 2
         if torch.cuda.is_available():
@@ -51,7 +51,7 @@ def memory_advice(batch_size: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise SegpatchError(memory_line(batch_size)) from error
+        raise OutOfMemory(memory_line(batch_size)) from error
 
 
 def memory_line(images: int) -> str:

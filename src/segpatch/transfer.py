@@ -10,12 +10,11 @@ from torch import Tensor
 
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput
-from segpatch.evaluation import Picture, Place, Scores, evaluate_all, in_order
+from segpatch.evaluation import Place, Scores, evaluate_all
 from segpatch.loaders import Loaded
 from segpatch.models.victim import Victim
 from segpatch.notebook import html_table, three
 from segpatch.patch import Patch
-from segpatch.processes import ALONE, Processes
 from segpatch.statistics import (
     REPLICATES,
     Verdict,
@@ -112,43 +111,25 @@ def transfer_matrix(
     place: Place = "centre",
     seed: int = 0,
     precision: str = "fp32",
-    positions: Sequence[int] | None = None,
     on_image: Callable[[int], None] | None = None,
-    on_picture: Callable[[Picture], None] | None = None,
-    on_smaller: Callable[[int], None] | None = None,
-    pictures: frozenset[str] = frozenset(),
-    processes: Processes = ALONE,
 ) -> TransferMatrix:
     """The matrix of all patches (trained ones and controls) on all victims, a clean row first.
 
     groups: per image its drive or city, block: images that are resampled together (consecutive video frames);
-    margin: of the verdicts, in mIoU. Names of patches and of victims must differ. processes: each measures its
-    own batches, whose images have these `positions` among all (see `shared_positions`); on_image counts its own,
-    on_picture gets its own, and the matrix is of all. For the rest see `evaluate_all`.
+    margin: of the verdicts, in mIoU. Names of patches and of victims must differ. For the rest see `evaluate_all`.
     """
     _must_differ("victims", [victim.name for victim in victims])
     _must_differ("patches", ["none", *(patch.name for patch in patches)])
-
-    def measured() -> tuple[Sequence[int], list[list[Scores]] | None]:
-        if positions is not None and not positions and not processes.first:
-            return [], None  # fewer batches than processes
-        grid = evaluate_all(
+    return judged(
+        evaluate_all(
             victims,
             batches,
             [None, *patches],
             place=place,
             seed=seed,
             precision=precision,
-            positions=positions,
             on_image=on_image,
-            on_picture=on_picture,
-            on_smaller=on_smaller,
-            pictures=pictures,
-        )
-        return positions or [], grid
-
-    return judged(
-        in_order(processes.gathered(measured)),
+        ),
         [victim.name for victim in victims],
         victims[0].label_classes.names,
         patches,
@@ -202,12 +183,6 @@ def judged(
 def bootstrap_counts(groups: Sequence[str], block: int, seed: int) -> Tensor:
     """How often each image occurs in each resample (R, N) of a matrix, from its images' drives or cities."""
     return resample_counts(block_ids(groups, block), REPLICATES, generator_at(seed, _BOOTSTRAP))
-
-
-def shared_positions(images: int, batch_size: int, processes: Processes) -> list[int]:
-    """Positions of the images that this process measures: every world-th batch of those that one would make."""
-    starts = processes.share(range(0, images, batch_size))
-    return [at for start in starts for at in range(start, min(start + batch_size, images))]
 
 
 def _resampled_drop(scores: Scores, counts: Tensor) -> Tensor:

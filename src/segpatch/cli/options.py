@@ -42,7 +42,7 @@ TrainSplit = Annotated[str | None, typer.Option(help="Split that patches are tra
 Split = Annotated[str | None, typer.Option(help="Split that is measured.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="fp32 or bf16.")]
-Ray = Annotated[str | None, typer.Option(help="Train patches side by side on Ray: local, or an address.")]
+Ray = Annotated[str | None, typer.Option(help="Train and measure side by side on Ray: local, or an address.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, or start it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there first.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, its minutes and memory.")]

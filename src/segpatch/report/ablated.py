@@ -16,7 +16,8 @@ LOSS_MARGIN = 0.005
 """mIoU within which two losses are called as good as each other."""
 
 _PAIRS = (
-    ("scenes", "as-it-is", "no-eot", "without scene EOT a patch is weaker on unseen images (mechanism 1)"),
+    ("scenes", "as-it-is", "no-eot", "of whole images as they are a patch is weaker on unseen ones (mechanism 1)"),
+    ("scenes", "as-it-is", "no-scaling-nor-flip", "without scaling and flip a patch is weaker on unseen images"),
     ("scenes", "as-it-is", "no-scaling", "without scaling in training a patch is weaker at the native size"),
     ("scenes", "as-it-is", "patch-eot", "patch EOT weakens a patch that is shown as it is"),
     ("step-size", "step-x1", "step-x0.1", "a tenth of the step size gives a weaker patch (quick check 3)"),

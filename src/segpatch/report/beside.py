@@ -67,15 +67,15 @@ def beside_text(rows: Sequence[BesideRow]) -> str:
         "# Beside the published table",
         "",
         "mIoU under the patch, clean mIoU, and the drop against the random patch of the same table (of the random "
-        "patch against clean images), ours and theirs.",
+        "patch against clean images), ours, theirs and the difference.",
         "",
-        "| patch on network | ours | theirs | clean, ours | theirs | drop, ours | theirs | difference |",
-        "|---|---|---|---|---|---|---|---|",
+        "| patch on network | ours | theirs | less | clean, ours | theirs | drop, ours | theirs | less |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         low, high = map(number, row.ci95)
         ours = number(row.drop.ours) + (f" [{low}, {high}]" if row.ci95 != NO_INTERVAL else "")
-        cells = [number(row.miou.ours), number(row.miou.theirs), number(row.clean.ours), number(row.clean.theirs)]
+        cells = [*map(number, row.miou), number(row.clean.ours), number(row.clean.theirs)]
         cells += [ours, number(row.drop.theirs), number(row.drop.difference)]
         lines.append(f"| {row.patch} on {row.victim} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ patches that surely do something on their own network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from segpatch.report.ablated import ablations
@@ -24,8 +25,8 @@ def findings(study: Study) -> list[Finding]:
         cut_out(study),
         *unseen_sizes(study),
         *local_or_far(study),
-        simple_classes(study),
-        sky_and_road(study),
+        *simple_classes(study),
+        *sky_and_road(study),
         conditions(),
         level_loss(study),
         *unaligned(study),
@@ -85,11 +86,8 @@ def unseen_sizes(study: Study) -> list[Finding]:
 def local_or_far(study: Study) -> list[Finding]:
     """CNNs are hit beside the patch, transformers far away (Fig. 3)."""
     claim = "a transformer is hit further away from the patch than any CNN"
-    by_preset: dict[str, list[dict[str, Any]]] = {}
-    for cell in study.cells("locality"):
-        by_preset.setdefault(cell["patch"].split("/", 1)[-1], []).append(cell)
     out = []
-    for preset, cells in by_preset.items():
+    for preset, cells in _by_preset(study):
         remote: dict[str, list[Bounds]] = {"cnn": [], "transformer": []}
         lines = []
         for cell in cells:
@@ -109,13 +107,18 @@ def local_or_far(study: Study) -> list[Finding]:
     return out or [not_run(claim)]
 
 
-def simple_classes(study: Study) -> Finding:
-    """Simple classes suffer less: the more frequent a class, the smaller its drop."""
+def simple_classes(study: Study) -> list[Finding]:
+    """Simple classes suffer less: the more frequent a class, the smaller its drop; a finding per preset."""
     claim = (
         "frequent classes lose less IoU (rank correlation of drop and frequency below 0, over classes and images)"
     )
+    asked = [_simple(f"{claim} (`{preset}`)", cells) for preset, cells in _by_preset(study)]
+    return asked or [not_run(claim)]
+
+
+def _simple(claim: str, cells: Sequence[dict[str, Any]]) -> Finding:
     found, lines = [], []
-    for cell in study.cells("locality"):
+    for cell in cells:
         rho = bounds(cell["rho_share"]["value"], cell["rho_share"]["ci95"])
         if rho is None or not _does_something(cell):
             lines.append(_left_out(cell))
@@ -130,14 +133,19 @@ def simple_classes(study: Study) -> Finding:
             f"{rho.high:.2f}]; with the distance from the patch {_value(cell['rho_distance'])}; most lost by "
             f"{worst['class']}"
         )
-    return Finding(claim, held_above(found, 0.0), tuple(lines)) if lines else not_run(claim)
+    return Finding(claim, held_above(found, 0.0), tuple(lines))
 
 
-def sky_and_road(study: Study) -> Finding:
-    """Sky loses less IoU than road."""
+def sky_and_road(study: Study) -> list[Finding]:
+    """Sky loses less IoU than road, a finding per preset."""
     claim = "sky loses less IoU than road (quick check 2)"
+    asked = [_road_less_sky(f"{claim} (`{preset}`)", cells) for preset, cells in _by_preset(study)]
+    return [one for one in asked if one.figures] or [not_run(claim)]
+
+
+def _road_less_sky(claim: str, cells: Sequence[dict[str, Any]]) -> Finding:
     found, lines = [], []
-    for cell in study.cells("locality"):
+    for cell in cells:
         drops = {
             one["class"].lower(): bounds(one["drop"]["value"], one["drop"]["ci95"]) for one in cell["classes"]
         }
@@ -149,7 +157,15 @@ def sky_and_road(study: Study) -> Finding:
             continue
         found.append(road.less(sky))
         lines.append(f"{_name(cell)}: sky {sky}, road {road}")
-    return Finding(claim, held_above(found, 0.0), tuple(lines)) if lines else not_run(claim)
+    return Finding(claim, held_above(found, 0.0), tuple(lines))
+
+
+def _by_preset(study: Study) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The cells of where and what patches hit, by the preset of their patch."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for cell in study.cells("locality"):
+        found.setdefault("/".join(cell["patch"].split("/")[1:2]), []).append(cell)
+    return list(found.items())
 
 
 def _beyond_random(row: dict[str, Any]) -> Bounds | None:

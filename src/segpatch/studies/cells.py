@@ -6,16 +6,18 @@ lost, its cells are given to another one, which goes on from their last saved st
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from segpatch import heap
 from segpatch.errors import BadInput, Missing, SegpatchError
-from segpatch.studies.progress import OnProgress, Progress, silent
+from segpatch.models.victim import Victim
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -34,14 +36,15 @@ def run_cells(
     *,
     ray: str,
     gpus: float = 0,
-    on_progress: OnProgress = silent,
+    on_done: Callable[[int], object] = int,
 ) -> list[T]:
     """What `work(shared, cell)` returned for each cell, in their order, as many at a time as Ray has room for.
 
     ray: "local" to start it here, or the address of a running cluster. Each cell takes one core, and `gpus`.
-    shared: sent to each node once. What a cell raises ends all of them; so does Ctrl-C.
+    shared: sent to each node once. on_done gets the number of cells done so far. What a cell raises ends all of
+    them; so does Ctrl-C.
     """
-    with _connected(ray) as cluster:
+    with connected(ray) as cluster:
         if gpus > cluster.cluster_resources().get("GPU", 0):
             raise BadInput(
                 f"the Ray cluster at {ray} has no GPU for cells; use --device cpu, or a cluster with GPUs"
@@ -66,18 +69,34 @@ def run_cells(
                 if error is not None:
                     raise error
                 results[places[reference]] = result
-                on_progress(Progress("train", len(results), len(cells), f"patches on {ray}"))
+                on_done(len(results))
         return [results[place] for place in range(len(cells))]
 
 
+def to_workers(victims: Sequence[Victim]) -> tuple[list[Victim], str]:
+    """Victims as they are sent to cells, on the CPU, and the device that they are for there: the GPU of a cell has
+    another number where it runs."""
+    if all(victim.device.type != "cuda" for victim in victims):
+        return list(victims), "cpu"
+    return [replace(victim, module=copy.deepcopy(victim.module).cpu()) for victim in victims], "cuda"
+
+
+def from_driver(victims: Sequence[Victim], device: str) -> list[Victim]:
+    """Victims that were sent to a cell, on its device."""
+    return [victim.to(device) for victim in victims]
+
+
 @contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Ray, joined to a cluster or started here, and left again."""
+def connected(address: str) -> Iterator[Any]:
+    """Ray, joined to a cluster or started here, and left again; as it is where this process has joined one."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     try:
         import ray
     except ImportError as error:
         raise Missing("--ray needs Ray, which is not installed; pip install 'segpatch[ray]'") from error
+    if ray.is_initialized():
+        yield ray
+        return
     try:
         host, _, port = address.rpartition(":")
         if host and port.isdigit() and "/" not in host:  # where nothing listens, Ray would try for many minutes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,6 @@ from segpatch.checks import check_matrix
 from segpatch.data import Dataset, batches
 from segpatch.data.images import SplitImages, spaced, split_images
 from segpatch.errors import BadInput, unknown_name
-from segpatch.evaluation import Picture
 from segpatch.memory import memory_advice, memory_warning
 from segpatch.models.victim import Victim
 from segpatch.names import safe_name
@@ -25,15 +23,15 @@ from segpatch.results import (
     TransferResult,
     read_transfer,
     transfer_result,
-    write_picture,
     write_transfer,
 )
 from segpatch.runs import open_run
 from segpatch.statistics import thinned
 from segpatch.studies.attack import PATCH_FILE, training_warnings, victim_facts
 from segpatch.studies.planned import MatrixPlan, PlannedPatch, planned_patches, train_planned
-from segpatch.studies.progress import OnProgress, Progress, silent
-from segpatch.transfer import shared_positions, transfer_matrix
+from segpatch.studies.progress import OnProgress, silent
+from segpatch.studies.rows import FOLDER, Measurement, measure_rows
+from segpatch.transfer import judged
 from segpatch.transforms import as_float
 from segpatch.writing import make_folder, remove, write_png
 
@@ -59,11 +57,10 @@ def run_matrix(
 ) -> TransferResult:
     """Trains what the plan names, measures all patches and controls on all victims, writes the run and its page.
 
-    Victims of other classes than the data set's speak these from here on (Victim.for_classes). With `resume`,
-    finished patches are read, not trained again. processes: train each patch together, measure a share of the
-    images each, and all return the result; each writes the index maps of the scenes that it measured, the first
-    one all else.
-    ray: trains patches side by side, see `run_cells`.
+    Victims of other classes than the data set's speak these from here on (Victim.for_classes). With `resume`, what
+    is trained and measured is read, not done again. processes: train each patch together, measure a share of the
+    images each, and all return the result; each writes the rows and index maps of what it measured, the first one
+    all else. ray: trains patches and measures images side by side, see `run_cells`.
     """
     out = Path(out)
     classes = dataset.classes
@@ -88,6 +85,7 @@ def run_matrix(
         if run.finished:
             if not (out / "report" / "index.html").exists():  # stopped between the result and its page
                 processes.by_first(lambda: write_report(out, out / "report", photographs=shows))
+            processes.by_first(lambda: remove(out / FOLDER))
             return read_transfer(out)
         with run.kept_if_begun():
             patches, files, warnings = list(given), {}, []
@@ -104,7 +102,6 @@ def run_matrix(
                 for patch in (*controls, *given):
                     make_folder((out / files[patch.name]).parent)
                     save_patch(patch, out / files[patch.name])
-                remove(out / "scenes")
 
             processes.by_first(make_ready)
             names = dataset.names(split)
@@ -115,38 +112,32 @@ def run_matrix(
                 else frozenset()
             )
             block = block_of(dataset, sum(g in groups for g in dataset.groups(split)), len(measured))
-
-            def show(done: int) -> None:
-                note = f"{len(patches) + len(controls)} patches on {len(victims)} networks"
-                on_progress(Progress("measure", min(done * processes.world, len(measured)), len(measured), note))
-
-            def keep(picture: Picture) -> None:
-                write_picture(out, picture)
-
-            positions = shared_positions(len(measured), plan.batch_size, processes)
-            mine = [measured[at] for at in positions]
-            read = batches(dataset, split, batch_size=plan.batch_size, indices=mine, workers=1)
-            rounds = math.ceil(len(measured) / plan.batch_size / processes.world)
-            at_once = [plan.batch_size]
+            asked = Measurement(
+                victims,
+                [None, *controls, *patches],
+                dataset,
+                split,
+                measured,
+                batch_size=plan.batch_size,
+                place=plan.place,
+                seed=plan.seed,
+                precision=plan.precision,
+                shown=shown,
+                run=out,
+            )
             with memory_advice(1):
-                matrix = transfer_matrix(
-                    victims,
-                    processes.in_step(read, rounds),
-                    [*controls, *patches],
-                    groups=groups,
-                    block=block,
-                    margin=plan.margin,
-                    place=plan.place,
-                    seed=plan.seed,
-                    precision=plan.precision,
-                    positions=positions,
-                    on_image=show,
-                    on_picture=keep,
-                    on_smaller=at_once.append,
-                    pictures=shown,
-                    processes=processes,
-                )
-            fewest = min(processes.gathered(lambda: min(at_once)))
+                rows, at_once = measure_rows(asked, ray=ray, on_progress=on_progress, processes=processes)
+            matrix = judged(
+                rows,
+                [victim.name for victim in victims],
+                classes.names,
+                [*controls, *patches],
+                groups=groups,
+                block=block,
+                margin=plan.margin,
+                place=plan.place,
+                seed=plan.seed,
+            )
             height, width = dataset.size(split)
             about = DatasetRecord(
                 kind=dataset.kind,
@@ -163,7 +154,7 @@ def run_matrix(
             these = SplitImages(dataset, split, measured)
             warnings += processes.by_first(lambda: _probed(victims, patches, these))
             warnings += check_matrix(matrix, victims, str(these))
-            warnings += memory_warning("measuring", plan.batch_size, fewest)
+            warnings += memory_warning("measuring", plan.batch_size, at_once)
             result = transfer_result(
                 matrix,
                 victims,
@@ -178,6 +169,7 @@ def run_matrix(
                 if plan.photographs:
                     _keep_photographs(dataset, split, shown, out)
                 write_transfer(out, result, matrix)
+                remove(out / FOLDER)
                 write_report(out, out / "report", photographs=shows)
 
             processes.by_first(write)

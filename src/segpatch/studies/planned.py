@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +24,8 @@ from segpatch.names import safe_name
 from segpatch.patch import Patch
 from segpatch.processes import ALONE, Processes
 from segpatch.studies.attack import PATCH_FILE, run_attack
-from segpatch.studies.cells import PATIENCE, run_cells
-from segpatch.studies.progress import OnProgress, silent
+from segpatch.studies.cells import PATIENCE, from_driver, run_cells, to_workers
+from segpatch.studies.progress import OnProgress, Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,24 +147,23 @@ def train_planned(
         ]
     if processes.world > 1:
         raise BadInput("--ray and torchrun both share work out; use one of them")
-    # Sent from and to the CPU: the GPU of a cell has another number where it runs.
     victims = {victim.name: victim for item in todo for victim in item.victims}
-    gpus = float(any(victim.device.type == "cuda" for victim in victims.values()))
-    sent = {
-        name: replace(victim, module=copy.deepcopy(victim.module).cpu()) if gpus else victim
-        for name, victim in victims.items()
-    }
+    sent, device = to_workers(list(victims.values()))
     cells = [
         (tuple(victim.name for victim in item.victims), item.config, (out / item.folder).resolve())
         for item in todo
     ]
-    shared = (sent, images, "cuda" if gpus else "cpu")
-    return run_cells(_train_cell, shared, cells, ray=ray, gpus=gpus, on_progress=on_progress)
+
+    def show(done: int) -> None:
+        on_progress(Progress("train", done, len(cells), f"patches on {ray}"))
+
+    gpus = float(device == "cuda")
+    return run_cells(_train_cell, (sent, images, device), cells, ray=ray, gpus=gpus, on_done=show)
 
 
 def _train_cell(
-    shared: tuple[dict[str, Victim], SplitImages, str], cell: tuple[tuple[str, ...], AttackConfig, Path]
+    shared: tuple[list[Victim], SplitImages, str], cell: tuple[tuple[str, ...], AttackConfig, Path]
 ) -> Patch:
     (victims, images, device), (names, config, folder) = shared, cell
-    chosen = [victims[name].to(device) for name in names]
+    chosen = from_driver([victim for name in names for victim in victims if victim.name == name], device)
     return run_attack(chosen, images, config, folder, resume=folder.exists(), patience=PATIENCE)

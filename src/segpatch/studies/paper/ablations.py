@@ -30,7 +30,7 @@ def ablation_plans(
     if "losses" in parts:
         out["losses"] = [_named(base, name, loss=name) for name in plan.losses or tuple(LOSSES)]
     if "ablations" in parts:
-        every = _ablations(base, training.dataset.size(training.split)[0])
+        every = _ablations(base, training.dataset.size(training.split))
         for name in plan.ablations or ABLATIONS:
             out |= every[name]
     return {name: _matrix(plan, tuple(variants), name) for name, variants in out.items()}
@@ -47,14 +47,16 @@ def _base(plan: PaperPlan, training: SplitImages, victims: Sequence[Victim]) -> 
     return resolve(replace(config, precision=plan.precision), training, victims)
 
 
-def _ablations(base: AttackConfig, height: int) -> dict[str, dict[str, list[AttackConfig]]]:
+def _ablations(base: AttackConfig, whole: tuple[int, int]) -> dict[str, dict[str, list[AttackConfig]]]:
     """By ablation, its matrices by name; patches of other sizes cover other pixels, so each has its own."""
     assert base.steps
     one = {
         "scenes": [
             _named(base, "as-it-is"),
             _named(base, "no-scaling", scales=(1.0, 1.0)),
-            _named(base, "no-eot", scales=(1.0, 1.0), flip=0.0),
+            _named(base, "no-scaling-nor-flip", scales=(1.0, 1.0), flip=0.0),
+            # A crop of the whole image is always the same one: nothing is drawn but which images.
+            _named(base, "no-eot", scales=(1.0, 1.0), flip=0.0, crop=whole),
             _named(base, "patch-eot", patch_eot=PatchEOT()),
         ],
         "step-size": [_named(base, f"step-x{f:g}", step_size=min(1.0, base.step_size * f)) for f in STEP_FACTORS],
@@ -64,7 +66,7 @@ def _ablations(base: AttackConfig, height: int) -> dict[str, dict[str, list[Atta
     }
     shapes = {f"patch-{side}": (side, side) for side in SIDES} | {"patch-{}x{}".format(*OBLONG): OBLONG}
     sizes = {
-        name: [_named(base, name, patch_size=tuple(max(1, round(side / 1024 * height)) for side in shape))]
+        name: [_named(base, name, patch_size=tuple(max(1, round(side / 1024 * whole[0])) for side in shape))]
         for name, shape in shapes.items()
     }
     return {**{name: {name: variants} for name, variants in one.items()}, "patch-size": sizes}

@@ -64,6 +64,7 @@ def _cell(
             "low": found.low.tolist(),
             "high": found.high.tolist(),
             "itself": found.itself.tolist(),
+            "cosine_of_same_scenes": found.together.tolist(),
             "cosine_of_single_draws": found.draws.tolist(),
             "norms": gradients.norm(dim=2).mean(0).tolist(),
         }

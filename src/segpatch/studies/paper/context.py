@@ -116,8 +116,11 @@ class Cell:
     work: Callable[[Callable[[int, int], None]], dict[str, Any]]
 
 
-def run_cell(cell: Cell, context: Context, out: Path) -> dict[str, Any]:
-    """The result of a cell, from its run directory where it is finished, else worked out and kept there."""
+def run_cell(cell: Cell, context: Context, out: Path, patience: float = 0.0) -> dict[str, Any]:
+    """The result of a cell, from its run directory where it is finished, else worked out and kept there.
+
+    patience: seconds to wait for a directory that another process works in.
+    """
     record = {
         "command": f"study paper, {cell.name}",
         "asked": cell.asked,
@@ -129,7 +132,7 @@ def run_cell(cell: Cell, context: Context, out: Path) -> dict[str, Any]:
     def show(done: int, total: int) -> None:
         context.on_progress(Progress(cell.name, done, total))
 
-    with open_run(out, record, RESULT, resume=True) as run:
+    with open_run(out, record, RESULT, resume=True, patience=patience) as run:
         if not run.finished:
             write_json(out / RESULT, cell.work(show))
             run.finish()

@@ -41,8 +41,9 @@ def as_released(
     """The networks with the input that the published run gave them, and the plan trained and measured as it was.
 
     given: fields of the plan that the user chose; the others are set, whatever the plan says. Any seeds may be
-    chosen, as the run set none. Raises BadInput for a chosen field that contradicts the run, for another data set
-    than Cityscapes, and for networks that the run did not have.
+    chosen, as the run set none, and any parts; unless chosen, they are those that the run had. Raises BadInput for
+    a chosen field that contradicts the run, for another data set than Cityscapes, and for networks that the run
+    did not have.
     """
     if dataset.kind != "cityscapes":
         raise BadInput(f"--as-released is of Cityscapes; got {dataset.spec}: give --data cityscapes:DIR")
@@ -50,6 +51,7 @@ def as_released(
     settings, attacks = published_settings(), updates_as_released()
     # An override that is none of `attacks`, such as micro_batch, is left as it is.
     fixed: dict[str, Any] = {
+        "only": plan.only if "only" in given else ("matrix", "curves"),
         "presets": ("released",),
         "seeds": plan.seeds if "seeds" in given else (0,),
         "ensembles": (),

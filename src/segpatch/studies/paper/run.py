@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from segpatch.clean import CleanPredictions
 from segpatch.data import Dataset
 from segpatch.data.images import split_images
 from segpatch.errors import BadInput
@@ -14,6 +16,7 @@ from segpatch.models.victim import Victim
 from segpatch.report import write_report
 from segpatch.runs import LOCK, open_run, read_json, write_json
 from segpatch.studies.attack import victim_facts
+from segpatch.studies.cells import PATIENCE, connected, from_driver, run_cells, to_workers
 from segpatch.studies.estimate import Estimate
 from segpatch.studies.matrix import measured_indices, run_matrix
 from segpatch.studies.paper.aligning import alignment_cells
@@ -27,7 +30,7 @@ from segpatch.studies.paper.places import place_cells
 from segpatch.studies.paper.plan import PARTS, PaperPlan
 from segpatch.studies.paper.released import DEVIATIONS, as_released, released_warnings
 from segpatch.studies.paper.sizes import size_cells
-from segpatch.studies.progress import OnProgress, silent
+from segpatch.studies.progress import OnProgress, Progress, silent
 from segpatch.writing import leftovers, remove
 
 STUDY = "study.json"
@@ -59,7 +62,7 @@ def run_paper(
     The victims must speak the data set's classes. `matrix` and `ablations/NAME` hold transfer runs,
     `cells/PART/NAME` the rest. Interrupted, `resume` goes on with the first cell that is not finished; none is
     worked out twice. on_estimate gets what is left to do and to wait for, before anything begins; a finished study
-    has no estimate. ray: trains patches side by side, see `run_cells`.
+    has no estimate. ray: trains, measures and works out cells side by side, see `run_cells`.
     """
     if plan.as_released:
         victims, plan = as_released(victims, dataset, plan, [field.name for field in fields(plan)])
@@ -79,8 +82,8 @@ def run_paper(
                 _write_pages(out)
             done: dict[str, Any] = read_json(out / STUDY)
             return done
-        results = {}
-        with run.kept_if_begun():
+        results: dict[str, Any] = {}
+        with run.kept_if_begun(), connected(ray) if ray else nullcontext():
             if on_estimate:
                 on_estimate(estimate_paper(victims, dataset, plan, out))
             for name, (networks, matrix) in asked.items():
@@ -108,8 +111,7 @@ def run_paper(
                     result=result,
                     on_progress=on_progress,
                 )
-                for cell in _cells(name, context):
-                    results[cell.name] = run_cell(cell, context, out / "cells" / cell.name)
+                results |= _run_cells(name, context, out / "cells", ray)
         study = {
             "schema": 1,
             "command": command,
@@ -124,6 +126,31 @@ def run_paper(
         _write_pages(out)
         run.finish()
     return study
+
+
+def _run_cells(matrix: str, context: Context, out: Path, ray: str | None) -> dict[str, dict[str, Any]]:
+    """The results of what is asked of the patches of a matrix, by name of the cell: worked out here, or on Ray."""
+    names = [cell.name for cell in _cells(matrix, context)]
+    if ray is None or not names:
+        return {cell.name: run_cell(cell, context, out / cell.name) for cell in _cells(matrix, context)}
+
+    def show(done: int) -> None:
+        context.on_progress(Progress("cells", done, len(names), f"on {ray}"))
+
+    victims, device = to_workers(context.victims)
+    at = context.matrix.resolve()
+    sent = replace(context, victims=victims, matrix=at, on_progress=silent, clean=CleanPredictions())
+    shared = (matrix, sent, out.resolve(), device)
+    done = run_cells(_run_named, shared, names, ray=ray, gpus=float(device == "cuda"), on_done=show)
+    return dict(zip(names, done, strict=True))
+
+
+def _run_named(shared: tuple[str, Context, Path, str], name: str) -> dict[str, Any]:
+    """Works out a cell in another process, where it is made again: what it does cannot be sent."""
+    matrix, sent, out, device = shared
+    context = replace(sent, victims=from_driver(sent.victims, device))
+    cell = next(cell for cell in _cells(matrix, context) if cell.name == name)
+    return run_cell(cell, context, out / name, PATIENCE)
 
 
 def _write_pages(out: Path) -> None:

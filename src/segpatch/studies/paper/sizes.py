@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segpatch.data.images import spaced
+from segpatch.errors import OutOfMemory
 from segpatch.models.victim import Victim
 from segpatch.names import safe_name
 from segpatch.patch import Patch
@@ -83,16 +84,19 @@ def _measured(
     if max(h / rows, w / across) > _LARGEST_SHARE:
         return {**facts, "left_out": "the patch would take more than half of a side"}
     groups = context.dataset.groups(split)
-    matrix = transfer_matrix(
-        [victim],
-        _shown(context.batches(indices, split), case),
-        pair,
-        groups=[groups[index] for index in indices],
-        block=block_of(context.dataset, len(groups), len(indices)),
-        margin=context.plan.margin,
-        seed=context.plan.seed,
-        precision=context.plan.precision,
-    )
+    try:
+        matrix = transfer_matrix(
+            [victim],
+            _shown(context.batches(indices, split), case),
+            pair,
+            groups=[groups[index] for index in indices],
+            block=block_of(context.dataset, len(groups), len(indices)),
+            margin=context.plan.margin,
+            seed=context.plan.seed,
+            precision=context.plan.precision,
+        )
+    except OutOfMemory:
+        return {**facts, "left_out": "memory does not suffice for one such image"}
     return {**facts, **excess(matrix, patch, victim)}
 
 
