@@ -4,8 +4,8 @@
 
 A run that is cut off at any moment keeps what it had finished until some seconds before. What comes out is the run
 directory with plots, tables and the confusion matrices of each image, for `segpatch report`. Left out are weights,
-index maps of scenes, patches on the way, rows of a matrix that is not whole, and the pages of single matrices, which
-that command makes again.
+index maps of scenes, patches on the way, rows of a matrix not yet whole, and pages of single matrices, which that
+command makes again.
 """
 
 from __future__ import annotations
