@@ -38,6 +38,7 @@ FLOORS = [
         "training",
         "criteria",
         "heap",
+        "subnormals",
         "latency",
         "checks",
         "probes",

@@ -154,9 +154,8 @@ def _block_loss(
     of_truth = powers.gather(1, index)
     if not near:
         powers.clamp_(min=_LEAST)
-    others = torch.exp2(powers, out=scratch)
-    truth = others.gather(1, index)
-    others.scatter_(1, index, 0)
+    truth = of_truth.clamp(min=_LEAST).exp2()
+    others = torch.exp2(powers, out=scratch).scatter_(1, index, 0)
     rest = others.sum(1, keepdim=True)
     total = truth + rest
     right = labelled & _first_of_highest(powers, index, truth, others)

@@ -77,11 +77,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> str:
-    """The device to use; BadInput where it is not there. Of several processes, each has a GPU of its own."""
+    """The device to use; BadInput where it is not there. Of several processes, each has a GPU of its own.
+
+    From here on the process computes, so a CPU is made ready for it.
+    """
     import torch
 
+    from segpatch import subnormals
     from segpatch.errors import BadInput
 
+    subnormals.flush()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from segpatch import heap
+from segpatch import heap, subnormals
 from segpatch.errors import BadInput, Missing, SegpatchError
 from segpatch.models.victim import Victim
 
@@ -51,7 +51,8 @@ def run_cells(
             )
 
         def guarded(shared: S, cell: C) -> tuple[T | None, SegpatchError | None]:
-            heap.keep()  # as the command does: its worker computes for it alone
+            heap.keep()  # both as the command does: its worker computes for it alone
+            subnormals.flush()
             try:
                 return work(shared, cell), None
             except SegpatchError as error:  # as itself: Ray would wrap it
