@@ -1,7 +1,7 @@
 """Numbers too small to be kept in full, on which a processor may work many times slower: taken for 0 instead.
 
 The gradient of a pixel that a network is sure of is that small, and a backward pass full of such takes half as
-long again on an Intel processor. In a library it would change what the code of others computes: commands ask for it.
+long again on an Intel processor. In a library it would change what the code of others computes: the commands ask.
 """
 
 from __future__ import annotations
