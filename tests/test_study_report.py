@@ -17,6 +17,7 @@ from segpatch.errors import BadInput, Missing
 from segpatch.names import safe_name
 from segpatch.report import write_report
 from segpatch.report.ablated import other_distances
+from segpatch.report.excess import excesses
 from segpatch.report.figures import PUBLISHED, class_curves_svg, curve_svg
 from segpatch.report.findings import (
     cut_out,
@@ -29,6 +30,7 @@ from segpatch.report.findings import (
 )
 from segpatch.report.mechanisms import level_loss, unaligned
 from segpatch.report.record import Study, read_study
+from segpatch.statistics import verdict
 from segpatch.studies.paper import run_paper
 from test_study_paper import PLAN, VICTIMS
 from tiny import conv_victim, learnable_dataset
@@ -120,6 +122,16 @@ def test_the_tables_hold_what_the_cells_hold(run: Path):
     assert [float(row["over_random"]) for row in rows] == [place["over_random"] for place in wanted]
     with (run / "report/alignment.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(study.cells("alignment")) * 9
+    with (run / "report/verdicts.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    judged = excesses(study)
+    assert len(rows) == len(judged) > 0
+    for row, one in zip(rows, judged, strict=True):
+        assert (row["patch"], row["network"], row["own"]) == (one.patch, one.victim, str(one.own))
+        for margin in ("0.005", "0.01", "0.02"):
+            assert row[f"over_random, at {margin}"] == verdict(
+                one.over_random.low, one.over_random.high, float(margin)
+            )
     cells = study.cells("locality")
     with (run / "report/reach.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -376,7 +388,7 @@ def test_distances_by_hand():
 
 def test_every_ablation_that_ran_is_judged(run: Path):
     ran = {finding.claim: finding for finding in findings(read_study(run)) if finding.verdict != "not run"}
-    assert sum("without scaling" in claim for claim in ran) == 2
-    assert any("without scene EOT" in claim for claim in ran) and not any("step size" in claim for claim in ran)
+    assert sum("without scaling" in claim for claim in ran) == 3
+    assert any("of whole images" in claim for claim in ran) and not any("step size" in claim for claim in ran)
     accuracy = next(finding for claim, finding in ran.items() if "network of little accuracy" in claim)
     assert [line.split(":")[0] for line in accuracy.figures] == ["c0", "c1"]

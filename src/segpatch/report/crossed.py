@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from segpatch.published import published_matrix
 from segpatch.report.excess import Excess, excesses
@@ -26,6 +27,20 @@ def crossed(study: Study) -> list[Finding]:
         *ensembles(found),
         *experiments(found),
     ]
+
+
+def verdict_rows(found: Sequence[Excess]) -> list[dict[str, Any]]:
+    """A row for each training on each network: its drop beyond random and beyond the strongest control, and the
+    verdict on each at every margin."""
+    rows = []
+    for one in found:
+        row: dict[str, Any] = {"patch": one.patch, "network": one.victim, "own": one.own}
+        for name, drop in (("random", one.over_random), ("strongest", one.over_strongest)):
+            if drop:
+                row |= {f"over_{name}": drop.value, f"over_{name}_low": drop.low, f"over_{name}_high": drop.high}
+                row |= {f"over_{name}, at {m:g}": verdict(drop.low, drop.high, m) for m in MARGINS}
+        rows.append(row)
+    return rows
 
 
 def own_networks(found: Sequence[Excess]) -> list[Finding]:

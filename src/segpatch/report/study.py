@@ -17,6 +17,8 @@ from segpatch.errors import BadInput
 from segpatch.names import safe_name
 from segpatch.published import Curve, published_curve, published_curves, published_matrix
 from segpatch.report.beside import BesideRow, beside_published, beside_text
+from segpatch.report.crossed import verdict_rows
+from segpatch.report.excess import excesses
 from segpatch.report.facts import rows_in_order
 from segpatch.report.figures import (
     alignment_svg,
@@ -62,6 +64,7 @@ def write_study_report(run: Path, out: Path, *, photographs: bool = False) -> Pa
         write_whole(out / "plots" / f"{name}.svg", svg)
     tables = {part: _rows(part, study.cells(part)) for part in ("alignment", *_LISTS)}
     reaches = study.cells("locality")
+    tables["verdicts"] = verdict_rows(excesses(study))
     tables |= {"reach": [_reach(cell) for cell in reaches], "distance": [*chain(*map(_by_distance, reaches))]}
     for name, rows in tables.items():
         if rows:
