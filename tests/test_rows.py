@@ -68,6 +68,18 @@ def test_what_is_measured_is_not_measured_again(asked: Measurement):
     assert files[0].exists() and kept == {file: file.stat().st_mtime_ns for file in files[1:]}
 
 
+def test_pieces_are_batches_and_enough_to_share(asked: Measurement):
+    for images, batch, wanted in ((500, 4, 16), (78, 4, 4), (500, 1, 4), (3, 4, 3), (64, 1, 4), (63, 1, 3)):
+        pieces = replace(asked, indices=range(images), batch_size=batch).pieces()
+        assert [at for piece in pieces for at in piece] == list(range(images)) and len(pieces[0]) == wanted
+
+
+def test_rows_of_other_images_are_not_taken_for_these(asked: Measurement):
+    measure_rows(asked)
+    with pytest.raises(BadInput, match=r"damaged \(it is of other images\)"):
+        measure_rows(replace(asked, indices=asked.indices[::-1]))
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
 def test_a_damaged_piece_is_one_line(asked: Measurement, content: bytes | None):
     measure_rows(asked)

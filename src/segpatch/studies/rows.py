@@ -28,8 +28,9 @@ from segpatch.writing import make_folder, write_whole
 
 FOLDER = "rows"
 """Of a run, where pieces are kept until its result is written."""
-_BATCHES = 4
-"""Of a piece: few enough that little is lost with one, enough that a file of its own is worth it."""
+_BATCHES, _PIECES = 4, 16
+"""Batches of a piece: few enough that little is lost with one, enough that a file of its own is worth it; fewer
+where there would be less than so many pieces to share."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Measurement:
 
     def pieces(self) -> list[range]:
         """The positions among all images that are measured together."""
-        step = _BATCHES * self.batch_size
+        step = max(1, min(_BATCHES, len(self.indices) // self.batch_size // _PIECES)) * self.batch_size
         starts = range(0, len(self.indices), step) or range(1)  # to measure no image is refused there
         return [range(at, min(at + step, len(self.indices))) for at in starts]
 
@@ -90,12 +91,15 @@ class Measurement:
     def read(self) -> tuple[list[list[Scores]], int]:
         """The scores of all images, patch by patch, and the fewest images that were predicted at once."""
         shares, at_once = [], self.batch_size
+        known = self.dataset.names(self.split)
         for piece in self.pieces():
             path = self.file(piece)
+            names = tuple(known[self.indices[at]] for at in piece)
             try:
                 with safe_open(path, "pt") as file:
                     about = file.metadata()
-                    names = tuple(json.loads(about["names"]))
+                    if json.loads(about["names"]) != list(names):
+                        raise ValueError("it is of other images")
                     at_once = min(at_once, int(about["at_once"]))
                     cells = [
                         Scores(names, *(file.get_tensor(f"{number}/{which}") for which in ROWS))
@@ -124,7 +128,7 @@ def measure_rows(
 
     def show(done: int) -> None:
         images = len(asked.indices)
-        on_progress(Progress("measure", min(done * _BATCHES * asked.batch_size, images), images, note))
+        on_progress(Progress("measure", min(done * len(pieces[0]), images), images, note))
 
     if ray is not None:
         victims, device = to_workers(asked.victims)
