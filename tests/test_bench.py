@@ -98,3 +98,15 @@ def test_the_naive_step_goes_where_ours_goes():
     ours = sign_step(pixels, gradient, 0.005, torch.zeros(3), torch.ones(3))
     theirs = load_reference(NAIVE)(victim, images, labels, pixels)
     assert (ours - theirs).abs().gt(1e-6).float().mean() < 0.01  # signs of gradients that are nearly 0
+
+
+def test_the_parts_of_a_step_are_the_step(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(NAIVE.parent)
+    import parts
+
+    before = [getattr(owner, name) for owner, name in parts.PARTS.values()]
+    found = parts.parts("pidnet-s", BenchPlan(size=(64, 96), batch=1, repeats=1, only="step"))
+    assert set(found) == {*parts.PARTS, "rest", "step", "bare backward"} and min(found.values()) > 0
+    assert sum(found[part] for part in (*parts.PARTS, "rest")) == pytest.approx(found["step"])
+    assert found["bare backward"] < 1
+    assert before == [getattr(owner, name) for owner, name in parts.PARTS.values()]
