@@ -69,7 +69,8 @@ def beside_text(rows: Sequence[BesideRow]) -> str:
         "mIoU under the patch, clean mIoU, and the drop against the random patch of the same table (of the random "
         "patch against clean images), ours, theirs and the difference.",
         "",
-        "| patch on network | ours | theirs | less | clean, ours | theirs | drop, ours | theirs | less |",
+        "| patch on network | ours | theirs | difference | clean, ours | theirs "
+        "| drop, ours | theirs | difference |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
