@@ -70,7 +70,10 @@ def test_as_columns_and_as_text():
     assert set(rows[0].flat()) == set(flat) and len(flat) == 2 + 3 * 3 + 2
     line = "| p on s | 0.600 | 0.779 | -0.179 | 0.800 | 0.870 | 0.180 [0.170, 0.200] | 0.086 | 0.094 |"
     assert line in beside_text(rows).splitlines()
-    assert "| random/narrow/s0 on s | 0.780 | 0.865 | 0.800 | 0.870 | 0.020 | 0.004 | 0.016 |" in beside_text(rows)
+    assert (
+        "| random/narrow/s0 on s | 0.780 | 0.865 | -0.085 | 0.800 | 0.870 | 0.020 | 0.004 | 0.016 |"
+        in beside_text(rows)
+    )
 
 
 def test_nothing_beside_where_nothing_is_published():
