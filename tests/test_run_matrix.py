@@ -66,6 +66,16 @@ def test_all_against_all_with_controls(dataset: Dataset, tmp_path: Path, pages: 
     assert [p.stage for p in seen if p.done == p.total] == [*(f"attack {name}" for name in trained), "measure"]
 
 
+def test_names_must_differ_before_anything_is_trained(dataset: Dataset, tmp_path: Path):
+    plan = MatrixPlan(overrides=SHORT)
+    with pytest.raises(BadInput, match="victims must have different names; a occurs more than once"):
+        run_matrix([VICTIMS[0], VICTIMS[0]], dataset, plan, tmp_path / "run")
+    given = replace(grey_patch((4, 4)), name="a/paper/s0")
+    with pytest.raises(BadInput, match="patches must have different names; a/paper/s0 occurs more than once"):
+        run_matrix(VICTIMS, dataset, plan, tmp_path / "run", given=[given])
+    assert not (tmp_path / "run").exists()
+
+
 def test_measuring_again_gives_the_same_rows(dataset: Dataset, tmp_path: Path):
     one, other = (matrix(dataset, tmp_path / name) for name in "ab")
     assert one.model_dump_json() == other.model_dump_json()

@@ -118,8 +118,8 @@ def transfer_matrix(
     groups: per image its drive or city, block: images that are resampled together (consecutive video frames);
     margin: of the verdicts, in mIoU. Names of patches and of victims must differ. For the rest see `evaluate_all`.
     """
-    _must_differ("victims", [victim.name for victim in victims])
-    _must_differ("patches", ["none", *(patch.name for patch in patches)])
+    must_differ("victims", [victim.name for victim in victims])
+    must_differ("patches", ["none", *(patch.name for patch in patches)])
     return judged(
         evaluate_all(
             victims,
@@ -257,7 +257,8 @@ def _shown(cell: Cell) -> str:
     return f"{three(cell.scores.miou_drop)} [{three(cell.ci95[0])}, {three(cell.ci95[1])}] {said}".rstrip()
 
 
-def _must_differ(what: str, names: Sequence[str]) -> None:
+def must_differ(what: str, names: Sequence[str]) -> None:
+    """BadInput where a name occurs twice; what: whose names they are."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"{what} must have different names; {', '.join(twice)} occurs more than once")

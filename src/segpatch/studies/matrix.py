@@ -31,7 +31,7 @@ from segpatch.studies.attack import PATCH_FILE, training_warnings, victim_facts
 from segpatch.studies.planned import MatrixPlan, PlannedPatch, planned_patches, train_planned
 from segpatch.studies.progress import OnProgress, silent
 from segpatch.studies.rows import FOLDER, Measurement, measure_rows
-from segpatch.transfer import judged
+from segpatch.transfer import judged, must_differ
 from segpatch.transforms import as_float
 from segpatch.writing import make_folder, remove, write_png
 
@@ -65,6 +65,7 @@ def run_matrix(
     out = Path(out)
     classes = dataset.classes
     victims = [v if v.label_classes.names == classes.names else v.for_classes(classes) for v in victims]
+    must_differ("victims", [victim.name for victim in victims])
     todo = planned_patches(victims, plan)
     images = split_images(dataset, plan.train_split or dataset.train_split, plan.trained)
     split = plan.split or dataset.eval_split
@@ -194,10 +195,7 @@ def _refuse_early(todo: Sequence[PlannedPatch], given: Sequence[Patch], images: 
         assert size
         sizes.append(size)
     one_size(sizes)
-    names = [patch.name for patch in given] + [item.name for item in todo]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadInput(f"patches must have different names; {', '.join(twice)} occurs more than once")
+    must_differ("patches", ["none", *(patch.name for patch in given), *(item.name for item in todo)])
 
 
 def one_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
