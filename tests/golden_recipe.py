@@ -1,12 +1,14 @@
 """The golden values in golden/, and the recipe that made them from networks that are not in this project.
 
-golden/KEYS.txt: names and shapes of a published checkpoint. golden/golden_logits.json: some output values of
-each reference network, in float64 and eval mode, with the weights and the input below. hrnet_official_logits.json
-holds two more, measured in the same way with HRNet/HRNet-Semantic-Segmentation 0bbb288 (torch 2.13.0, CPU).
+golden/KEYS.txt.gz: names and shapes of a published checkpoint (`zless` shows them). golden/golden_logits.json: some
+output values of each reference network, in float64 and eval mode, with the weights and the input below.
+hrnet_official_logits.json holds two more, measured in the same way with HRNet/HRNet-Semantic-Segmentation 0bbb288
+(torch 2.13.0, CPU).
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import zlib
 from collections.abc import Iterable, Mapping
@@ -23,7 +25,7 @@ TOLERANCE = 1e-9  # of the largest output
 
 def published_keys(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes in the order of the published state dict."""
-    lines = (GOLDEN / f"{name}.txt").read_text().splitlines()
+    lines = gzip.decompress((GOLDEN / f"{name}.txt.gz").read_bytes()).decode().splitlines()
     pairs = (line.split("\t") for line in lines if not line.startswith("#"))
     return {key: tuple(json.loads(shape)) for key, shape in pairs}
 
