@@ -1,7 +1,7 @@
 """The golden values in golden/, and the recipe that made them from networks that are not in this project.
 
-golden/KEYS.txt.gz: names and shapes of a published checkpoint (`zless` shows them). golden/golden_logits.json: some
-output values of each reference network, in float64 and eval mode, with the weights and the input below.
+golden/KEYS.txt.gz: names and shapes of a published checkpoint (see `zless`). golden_logits.json: some output
+values of each reference network, in float64 and eval mode, with the weights and the input below.
 hrnet_official_logits.json holds two more, measured in the same way with HRNet/HRNet-Semantic-Segmentation 0bbb288
 (torch 2.13.0, CPU).
 """
