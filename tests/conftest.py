@@ -17,3 +17,9 @@ def camvid() -> Path:
     if not Path(place, "classes.json").is_file():
         pytest.skip(f"SEGPATCH_CAMVID names {place}, which has no classes.json")
     return Path(place)
+
+
+@pytest.fixture(autouse=True)
+def subnormals_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command called in this process leaves it as it is for other tests; test_subnormals.py has its own."""
+    monkeypatch.setattr("segpatch.subnormals.flush", lambda: False)

@@ -73,7 +73,7 @@ def no_pages_and_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("matrix", "paper.run"):
             patch.setattr(f"segpatch.studies.{module}.write_report", lambda run, out, **how: None)
-        patch.setattr("segpatch.studies.matrix.write_picture", lambda run, picture: None)
+        patch.setattr("segpatch.studies.rows.write_picture", lambda run, picture: None)
         yield
 
 

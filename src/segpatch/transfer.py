@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segpatch.eot import generator_at
 from segpatch.errors import BadInput
-from segpatch.evaluation import Place, Scores, evaluate_all
+from segpatch.evaluation import Picture, Place, Scores, evaluate_all
 from segpatch.loaders import Loaded
 from segpatch.models.victim import Victim
 from segpatch.notebook import html_table, three
@@ -112,6 +112,8 @@ def transfer_matrix(
     seed: int = 0,
     precision: str = "fp32",
     on_image: Callable[[int], None] | None = None,
+    on_picture: Callable[[Picture], None] | None = None,
+    pictures: frozenset[str] = frozenset(),
 ) -> TransferMatrix:
     """The matrix of all patches (trained ones and controls) on all victims, a clean row first.
 
@@ -129,6 +131,8 @@ def transfer_matrix(
             seed=seed,
             precision=precision,
             on_image=on_image,
+            on_picture=on_picture,
+            pictures=pictures,
         ),
         [victim.name for victim in victims],
         victims[0].label_classes.names,
