@@ -130,12 +130,12 @@ def measure_rows(
         images = len(asked.indices)
         on_progress(Progress("measure", min(done * len(pieces[0]), images), images, note))
 
+    fast = replace(asked, victims=[folded(victim) for victim in asked.victims])  # once, not for each piece
     if ray is not None:
-        victims, device = to_workers(asked.victims)
+        victims, device = to_workers(fast.victims)
         sent = replace(asked, victims=victims, run=asked.run.resolve())
         run_cells(_measure_piece, (sent, device), pieces, ray=ray, gpus=float(device == "cuda"), on_done=show)
         return asked.read()
-    fast = replace(asked, victims=[folded(victim) for victim in asked.victims])
 
     def measured(number: int) -> int:
         fast.measure(pieces[number])
