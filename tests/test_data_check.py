@@ -241,8 +241,12 @@ def test_a_folder_that_may_not_be_looked_into_is_named(folder: Path, monkeypatch
             raise PermissionError(13, "Permission denied", str(place))
         return real(place)
 
-    monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(BadInput, match=r"images/val cannot be looked into \(Permission denied\)"):
+    # Only here: pytest clears the folder away with scandir, of descriptors, before it undoes a patch.
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(BadInput, match=r"images/val cannot be looked into \(Permission denied\)"),
+    ):
+        patch.setattr(os, "scandir", scandir)
         open_data(f"folder:{folder}")
 
 
