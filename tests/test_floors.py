@@ -18,6 +18,7 @@ FLOORS = [
         "losses",
         "cores",
         "resizing",
+        "kernels",
         "tail",
         "updates",
         "metrics",

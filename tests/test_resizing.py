@@ -59,9 +59,10 @@ def test_the_way_back_is_the_transpose(raw, size, shape, align_corners, threads)
     laid = laid.unflatten(3, (-1, RUN)).permute(0, 2, 3, 1, 4)
     back = torch.zeros_like(wanted)
     for piece in in_pieces(logits.detach(), plan):
+        wide = piece.gradient_like_wide()
         for block, part, _ in piece.resized():
-            piece.add_gradient(block, laid[piece.image, block.at].contiguous().view(part.shape))
-        back[piece.image, :, piece.rows] += piece.gradient_at_source()
+            piece.add_gradient(block, laid[piece.image, block.at].contiguous().view(part.shape), wide)
+        back[piece.image, :, piece.rows] += piece.gradient_at_source(wide)
     assert_close(back, wanted)
 
 

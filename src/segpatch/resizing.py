@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from segpatch.cores import count
 from segpatch.types import IGNORE
 
 RUN = 64
-"""Pixels of a run: what a CPU's widest registers reduce at once."""
+"""Pixels of a run: several of a CPU's widest registers, and with all classes few enough for its first cache."""
 _VALUES = 5 * 2**17
 """Logits of a block on a CPU: few enough for its cache, enough that an operation is worth its call."""
 _ROWS = 16
@@ -44,13 +44,24 @@ class Block(NamedTuple):
     matrices: Tensor
 
 
+class Rows(NamedTuple):
+    """Where rows of the result lie (R,), NumPy: `share` of the way from source row `upper` to source row `lower`,
+    which are the same where they lie on one."""
+
+    upper: Any
+    lower: Any
+    share: Any
+
+
 class Plan(NamedTuple):
-    """A resize worked out. rows, columns: of the result, filled up to whole groups of rows and runs of pixels."""
+    """A resize worked out. rows, columns: of the result, filled up to whole groups of rows and runs of pixels.
+    between: the same as the matrices of `down`, a row at a time; what fills up is like the last row."""
 
     rows: int
     columns: int
     across: tuple[_Across, ...]
     down: tuple[Block, ...]
+    between: Rows
 
     def padded(self, labels: Tensor) -> Tensor:
         """Labels (B, H, W) filled up with IGNORE."""
@@ -103,7 +114,10 @@ def _planned(
                 matrices[start:end].contiguous().to(device),
             )
         )
-    return Plan(rows, columns, tuple(across), tuple(blocks))
+    shown = torch.arange(rows).clamp(max=shape[0] - 1)
+    upper, lower, share = (part[shown] for part in _neighbours(height, size[0], align_corners))
+    between = Rows(upper.numpy(), torch.where(share == 0, upper, lower).numpy(), share.to(torch.float32).numpy())
+    return Plan(rows, columns, tuple(across), tuple(blocks), between)
 
 
 def in_pieces(raw: Tensor, plan: Plan) -> list[Piece]:
@@ -118,61 +132,76 @@ def in_pieces(raw: Tensor, plan: Plan) -> list[Piece]:
 
 class Piece:
     """Some blocks of one image's logits (K, h, w) on their way to the size of the plan, and their gradient on its
-    way back. rows: the source rows that they are made from."""
+    way back. at: their rows of the result; rows: the source rows that they are made from."""
 
     def __init__(self, number: int, raw: Tensor, plan: Plan, blocks: Sequence[Block]) -> None:
         self.image, self.plan, self.blocks = number, plan, blocks
+        self.at = slice(blocks[0].at.start, blocks[-1].at.stop)
         self.rows = slice(blocks[0].first, blocks[-1].last + 1)
         self.raw = raw[:, self.rows]
-        self.gradient: Tensor | None = None
 
-    def resized(self) -> Iterator[tuple[Block, Tensor, Tensor]]:
-        """Each block: where, its resized logits (P, K, C), and scratch memory like them."""
+    def wide(self) -> Tensor:
+        """Its source rows resized to the width of the plan: (rows, G, K, RUN), G runs of pixels a row."""
         classes, height, width = self.raw.shape
         raw = self.raw.permute(1, 0, 2).to(torch.promote_types(self.raw.dtype, torch.float32)).reshape(-1, width)
         wide = raw.new_empty(height, len(self.plan.across), classes, RUN)
         for run, (columns, matrix) in enumerate(self.plan.across):
             wide[:, run] = (raw[:, columns] @ matrix).view(height, classes, RUN)
-        flat = wide.flatten(1)
+        return wide
+
+    def resized(self) -> Iterator[tuple[Block, Tensor, Tensor]]:
+        """Each block: where, its resized logits (P, K, C), and scratch memory like them."""
+        wide = self.wide()
+        shape, flat = wide.shape[2:], wide.flatten(1)
         most = max(len(block.matrices) for block in self.blocks) * _ROWS
-        memory = raw.new_empty(2, most * flat.shape[1])
+        memory = flat.new_empty(2, most * flat.shape[1])
         for block in self.blocks:
             groups, rows, _ = block.matrices.shape
             logits, scratch = memory[:, : groups * rows * flat.shape[1]]
             source = flat.index_select(0, block.source - self.rows.start).view(groups, -1, flat.shape[1])
             torch.bmm(block.matrices, source, out=logits.view(groups, rows, -1))
-            yield block, logits.view(-1, classes, RUN), scratch.view(-1, classes, RUN)
+            yield block, logits.view(-1, *shape), scratch.view(-1, *shape)
 
-    def add_gradient(self, block: Block, gradient: Tensor) -> None:
-        """Adds the gradient (P, K, C) of a block's logits."""
+    def between(self, at: slice) -> Rows:
+        """Where rows of the result lie between those of `wide`."""
+        upper, lower, share = (part[at] for part in self.plan.between)
+        return Rows(upper - self.rows.start, lower - self.rows.start, share)
+
+    def gradient_like_wide(self) -> Tensor:
+        """Zeros of the shape of `wide`, for `add_gradient`."""
+        dtype = torch.promote_types(self.raw.dtype, torch.float32)
+        return self.raw.new_zeros(self.raw.shape[1], len(self.plan.across), len(self.raw), RUN, dtype=dtype)
+
+    def add_gradient(self, block: Block, gradient: Tensor, wide: Tensor) -> None:
+        """Adds the gradient (P, K, C) of a block's logits to that of `wide`."""
         groups, rows, _ = block.matrices.shape
-        if self.gradient is None:
-            self.gradient = gradient.new_zeros(len(self.raw[0]), len(self.plan.across), len(self.raw), RUN)
         back = block.matrices.transpose(1, 2) @ gradient.view(groups, rows, -1)
-        self.gradient.flatten(1).index_add_(0, block.source - self.rows.start, back.flatten(0, 1))
+        wide.flatten(1).index_add_(0, block.source - self.rows.start, back.flatten(0, 1))
 
-    def gradient_at_source(self) -> Tensor:
-        """The gradient (K, rows, w) of the logits that the piece was made from."""
+    def gradient_at_source(self, wide: Tensor) -> Tensor:
+        """The gradient (K, rows, w) of the logits that the piece was made from, of that of `wide`."""
         classes, height, width = self.raw.shape
-        assert self.gradient is not None
-        out = self.gradient.new_zeros(height * classes, width)
+        out = wide.new_zeros(height * classes, width)
         for run, (columns, matrix) in enumerate(self.plan.across):
-            out[:, columns] += self.gradient[:, run].reshape(-1, RUN) @ matrix.T
-        self.gradient = None
+            out[:, columns] += wide[:, run].reshape(-1, RUN) @ matrix.T
         return out.view(height, classes, width).permute(1, 0, 2)
 
 
 def resize_matrix(length: int, out: int, align_corners: bool, like: Tensor) -> Tensor:
     """The matrix (out, length) of a bilinear resize along one axis, as torch.nn.functional.interpolate does it."""
-    position = torch.arange(out, device=like.device, dtype=torch.float64)
+    first, second, share = _neighbours(length, out, align_corners)
+    matrix = torch.zeros(out, length, dtype=torch.float64)
+    matrix.scatter_add_(1, first.unsqueeze(1), 1 - share.unsqueeze(1))
+    matrix.scatter_add_(1, second.unsqueeze(1), share.unsqueeze(1))
+    return matrix.to(like)
+
+
+def _neighbours(length: int, out: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each place of the result (out,): the places before and after it, and its share of the way, float64."""
+    position = torch.arange(out, dtype=torch.float64)
     if align_corners:
         position = position * ((length - 1) / max(1, out - 1))
     else:
         position = ((position + 0.5) * (length / out) - 0.5).clamp(min=0)
     first = position.floor().long().clamp(max=length - 1)
-    second = (first + 1).clamp(max=length - 1)
-    share = (position - first).unsqueeze(1)
-    matrix = torch.zeros(out, length, dtype=torch.float64, device=like.device)
-    matrix.scatter_add_(1, first.unsqueeze(1), 1 - share)
-    matrix.scatter_add_(1, second.unsqueeze(1), share)
-    return matrix.to(like.dtype)
+    return first, (first + 1).clamp(max=length - 1), position - first

@@ -9,10 +9,10 @@ one-hot, times the slope of a `PixelLoss`), and all of it is done block by block
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,10 +21,6 @@ from segpatch.cores import side_by_side
 from segpatch.losses import PixelLoss, Pixels, merge_logits
 from segpatch.resizing import RUN, Piece, in_pieces, plan_resize
 from segpatch.types import IGNORE
-
-_LEAST = -115.0
-"""Powers of two further below the highest are taken for this one: their share of any sum is 0, and numbers below
-single precision's smallest normal one slow a CPU down several times."""
 
 PixelsLoss = Callable[[Pixels], PixelLoss]
 
@@ -70,9 +66,13 @@ def resized_prediction(
     """Class indices (B, H, W), uint8, of raw logits (B, K, h, w) resized to `size` and cut to `shape` (H, W)."""
     plan = plan_resize(raw, shape, size, align_corners)
     predicted = torch.empty(len(raw), plan.rows, plan.columns, dtype=torch.uint8, device=raw.device)
+    fused = _fused(raw, merge)
 
     @torch.inference_mode(torch.is_inference_mode_enabled())
     def fill(piece: Piece) -> None:
+        if fused:
+            _predict_fused(piece, predicted)
+            return
         for block, logits, scratch in piece.resized():
             if merge is not None:
                 logits = merge_logits(logits, merge)
@@ -96,29 +96,18 @@ class _ResizedLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         plan = plan_resize(raw, (labels.shape[1], labels.shape[2]), size, align_corners)
         truths = plan.padded(labels)
-        powers = raw.detach() if merge is not None else _as_powers(raw.detach())
-        # A resized logit lies between those it is made of: where none of these is far below the highest of its
-        # pixel, no resized one needs a look for itself. A GPU would have to be waited for to know.
-        near = raw.device.type == "cpu" and merge is None and bool(powers.amin() > _LEAST)
+        fused = _fused(raw, merge)
+        if fused:
+            truths = _as_bytes(truths, raw.shape[1])
 
         def counted(piece: Piece) -> tuple[Tensor, Tensor]:
-            sums = raw.new_zeros(3, dtype=torch.float64)
-            for block, logits, scratch in piece.resized():
-                truth = truths[piece.image, block.at].reshape(-1, 1, RUN)
-                labelled = truth != IGNORE
-                index = torch.where(labelled, truth, 0).long()
-                if merge is not None:
-                    value, right, gradient = _merged_loss(logits, index, labelled, loss, merge)
-                else:
-                    value, right, gradient = _block_loss(logits, scratch, index, labelled, loss, near)
-                # In single precision within a block, where counts are exact, and in double over blocks.
-                sums += torch.stack([part.sum().double() for part in (value, right, labelled)])
-                piece.add_gradient(block, gradient)
-            return sums, piece.gradient_at_source()
+            truth = truths[piece.image]
+            sums, wide = _loss_fused(piece, truth, loss) if fused else _loss(piece, truth, loss, merge)
+            return sums, piece.gradient_at_source(wide)
 
         gradient = torch.zeros_like(raw)
         sums = raw.new_zeros(3, dtype=torch.float64)
-        pieces = in_pieces(powers, plan)
+        pieces = in_pieces(raw.detach(), plan)
         for piece, (part, of_rows) in zip(pieces, side_by_side(counted, pieces, raw.device), strict=True):
             gradient[piece.image, :, piece.rows] += of_rows
             sums += part
@@ -133,56 +122,107 @@ class _ResizedLoss(torch.autograd.Function):
         return gradient * upstream[0].to(gradient.dtype), None, None, None, None, None
 
 
-def _as_powers(logits: Tensor) -> Tensor:
-    """Logits (B, K, h, w) as powers of two, the highest of each pixel 0, in single precision or better.
+def _sums(value: Tensor, right: Tensor, labelled: Tensor) -> Tensor:
+    """The sums (3,) of a block's pixels: in single precision within it, where counts are exact; over blocks they
+    are added in double."""
+    return torch.stack([part.sum().double() for part in (value, right, labelled)])
 
-    The softmax is the same. Powers of two take a CPU a third of the time of exponentials.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return (logits - logits.amax(1, keepdim=True)).mul_(1 / math.log(2))
+
+def _fused(raw: Tensor, merge: Tensor | None) -> bool:
+    """Whether `segpatch.kernels` does it: on a CPU, in single precision, without merging."""
+    return raw.device.type == "cpu" and merge is None and raw.dtype != torch.float64
+
+
+def _as_bytes(labels: Tensor, classes: int) -> Tensor:
+    """Labels as uint8; IndexError, as torch raises it, for one that is no class."""
+    wrong = (labels < 0) | (labels >= classes) & (labels != IGNORE)
+    if wrong.any():
+        raise IndexError(f"labels must be below {classes}, or {IGNORE}; got {int(labels[wrong].amax())}")
+    return labels.to(torch.uint8)
+
+
+def _predict_fused(piece: Piece, predicted: Tensor) -> None:
+    """Fills in the rows of a piece."""
+    from segpatch import kernels
+
+    rows = _in_runs(predicted[piece.image, piece.at])
+    kernels.predict_rows(piece.wide().numpy(), *piece.between(piece.at), rows)
+
+
+def _loss_fused(piece: Piece, labels: Tensor, loss: PixelsLoss) -> tuple[Tensor, Tensor]:
+    """As _loss."""
+    from segpatch import kernels
+
+    wide = piece.wide().numpy()
+    gradient = np.zeros_like(wide)
+    sums = torch.zeros(3, dtype=torch.float64)
+    most = max(block.at.stop - block.at.start for block in piece.blocks)
+    memory = np.empty((most, *wide.shape[1:]), np.float32)
+    for block in piece.blocks:
+        rows, truth = piece.between(block.at), _in_runs(labels[block.at])
+        others = memory[: len(truth)]
+        below, rest, total, squares = np.empty((4, *truth.shape), np.float32)
+        is_right = np.empty(truth.shape, np.bool_)
+        kernels.softmax_rows(wide, *rows, truth, others, is_right, below, rest, total, squares)
+        of_pixels = is_right, truth != IGNORE, below, total, squares
+        added, slope = _rated(loss, *(torch.from_numpy(part) for part in of_pixels))
+        sums += added
+        kernels.gradient_rows(others, truth, rest, slope.numpy(), *rows, gradient)
+    return sums, torch.from_numpy(gradient)
+
+
+def _rated(
+    loss: PixelsLoss, right: Tensor, labelled: Tensor, below: Tensor, total: Tensor, squares: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The sums of a block, and the slopes of its pixels over `total`; of what `kernels.softmax_rows` makes."""
+    cross_entropy = below.add_(total.log())
+    value, slope = loss(Pixels(right, labelled, cross_entropy, lambda: squares.sqrt() / total))
+    return _sums(value, right, labelled), slope / total
+
+
+def _in_runs(rows: Tensor) -> Any:
+    """Rows (R, W) as runs of pixels (R, G, RUN), NumPy, in the same memory."""
+    return rows.view(len(rows), -1, RUN).numpy()
+
+
+def _loss(piece: Piece, labels: Tensor, loss: PixelsLoss, merge: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The sums (3,) of `Sums` over a piece, labels being those of its image, and the gradient of `Piece.wide`."""
+    sums = labels.new_zeros(3, dtype=torch.float64)
+    gradient = piece.gradient_like_wide()
+    for block, logits, scratch in piece.resized():
+        truth = labels[block.at].reshape(-1, 1, RUN)
+        labelled = truth != IGNORE
+        index = torch.where(labelled, truth, 0).long()
+        if merge is not None:
+            value, right, of_logits = _merged_loss(logits, index, labelled, loss, merge)
+        else:
+            value, right, of_logits = _block_loss(logits, scratch, index, labelled, loss)
+        sums += _sums(value, right, labelled)
+        piece.add_gradient(block, of_logits, gradient)
+    return sums, gradient
 
 
 def _block_loss(
-    powers: Tensor, scratch: Tensor, index: Tensor, labelled: Tensor, loss: PixelsLoss, near: bool
+    logits: Tensor, scratch: Tensor, index: Tensor, labelled: Tensor, loss: PixelsLoss
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss and right pixels (P, 1, C), and the gradient (P, K, C) of the loss by the logits, in scratch.
 
-    powers: of two, that the logits are; overwritten. near: whether all are known to be near 0.
+    The logits are overwritten.
     """
-    if not near:
-        powers -= powers.amax(1, keepdim=True)
-    of_truth = powers.gather(1, index)
-    if not near:
-        powers.clamp_(min=_LEAST)
-    truth = of_truth.clamp(min=_LEAST).exp2()
-    # A tensor of zeros is put there in half the time of a number.
-    others = torch.exp2(powers, out=scratch).scatter_(1, index, torch.zeros_like(truth))
+    logits -= logits.amax(1, keepdim=True)
+    of_truth = logits.gather(1, index)
+    truth = of_truth.exp()
+    others = torch.exp(logits, out=scratch).scatter_(1, index, 0)
     rest = others.sum(1, keepdim=True)
     total = truth + rest
-    right = labelled & _first_of_highest(powers, index, truth, others)
-    cross_entropy = total.log2().sub_(of_truth).mul_(math.log(2))
+    right = labelled & (logits.argmax(1, keepdim=True) == index)
 
     def norm() -> Tensor:
         return torch.hypot((others / total).norm(dim=1, keepdim=True), truth / total)
 
-    value, slope = loss(Pixels(right, labelled, cross_entropy, norm))
+    value, slope = loss(Pixels(right, labelled, total.log() - of_truth, norm))
     of_each = slope / total
     return value, right, others.mul_(of_each).scatter_(1, index, -rest * of_each)
-
-
-def _first_of_highest(powers: Tensor, index: Tensor, truth: Tensor, others: Tensor) -> Tensor:
-    """Where the class `index` is the first of those with the highest of `powers` (P, 1, C).
-
-    truth: two to its power (P, 1, C); others: to those of the other classes (P, K, C), and 0 for this one.
-    """
-    if powers.device.type != "cpu":
-        return powers.argmax(1, keepdim=True) == index
-    # A tenth of the time of argmax, which looks at the classes of one pixel after the other: only ties need it.
-    highest = others.amax(1, keepdim=True)
-    first = truth > highest
-    run, _, column = (truth == highest).nonzero(as_tuple=True)
-    first[run, 0, column] = powers[run, :, column].argmax(1) == index[run, 0, column]
-    return first
 
 
 def _from_highest(logits: Tensor, scratch: Tensor) -> Tensor:
