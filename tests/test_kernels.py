@@ -7,6 +7,7 @@ import pytest
 
 from segpatch import kernels
 from segpatch.resizing import RUN
+from segpatch.types import IGNORE
 
 CLASSES, SOURCE = 4, 3
 UPPER, LOWER = np.array([0, 0, 1, 2]), np.array([1, 0, 2, 2])
@@ -18,7 +19,8 @@ def function(name: str, how: str, monkeypatch: pytest.MonkeyPatch):
     """One of the loops; interpreted with all that it calls."""
     if how == "compiled":
         return getattr(kernels, name)
-    for other in ("exp2", "resize_run", "sum_run", "back_run", "predict_rows", "softmax_rows", "gradient_rows"):
+    runs = ("exp2", "resize_run", "sum_run", "back_run")
+    for other in (*runs, "predict_rows", "softmax_rows", "gradient_rows"):
         loop = getattr(kernels, other)
         monkeypatch.setattr(kernels, other, getattr(loop, "py_func", loop))
     return getattr(kernels, name)
@@ -34,7 +36,7 @@ def wide() -> np.ndarray:
 @pytest.fixture
 def truth() -> np.ndarray:
     labels = np.random.default_rng(1).integers(0, CLASSES, (4, 2, RUN)).astype(np.uint8)
-    labels[0, 0, :9] = 255
+    labels[0, 0, :9] = IGNORE
     return labels
 
 
@@ -63,29 +65,35 @@ def test_predictions_are_the_first_of_the_highest(wide, how, monkeypatch):
     assert tied.any() and (out[1, 0][tied] == 1).all()
 
 
+def softmax(wide: np.ndarray, truth: np.ndarray, run=kernels.softmax_rows):
+    """What is written, by pixel."""
+    written = np.full((7, *truth.shape), 99, np.float32)
+    run(wide, UPPER, LOWER, SHARE, truth, *written)
+    return written
+
+
 @AS
 def test_softmax_and_its_gradient(wide, truth, how, monkeypatch):
-    others = np.empty((4, 2, CLASSES, RUN), np.float32)
-    right = np.empty(truth.shape, np.bool_)
-    below, rest, total, squares = np.empty((4, *truth.shape), np.float32)
-    run = function("softmax_rows", how, monkeypatch)
-    run(wide, UPPER, LOWER, SHARE, truth, others, right, below, rest, total, squares)
+    written = softmax(wide, truth, function("softmax_rows", how, monkeypatch))
+    highest, rest, right, labelled, below, total, squares = written
 
-    logits, labelled = resized(wide), truth != 255
+    logits = resized(wide)
     e = np.exp(logits - logits.max(2, keepdims=True))
     one_hot = truth[:, :, None] == np.arange(CLASSES).reshape(-1, 1)
-    close = {"rtol": 1e-5, "atol": 1e-7}
-    np.testing.assert_allclose(others, np.where(one_hot, 0, e), **close)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    np.testing.assert_allclose(highest, logits.max(2), **close)
     np.testing.assert_allclose(total, e.sum(2), **close)
-    np.testing.assert_allclose(rest, np.where(one_hot, 0, e).sum(2), **close)
+    np.testing.assert_allclose(rest, np.where(one_hot, 0, e).sum(2), rtol=1e-5, atol=0)
     np.testing.assert_allclose(squares, (e**2).sum(2), **close)
-    assert (right == (logits.argmax(2) == truth)).all() and not right[~labelled].any()
+    assert (right == (logits.argmax(2) == truth)).all()
+    assert (labelled == (truth != IGNORE)).all()
     of_truth = np.where(one_hot, logits, 0).sum(2)
-    np.testing.assert_allclose(below, np.where(labelled, logits.max(2) - of_truth, 0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(below, np.where(labelled == 1, logits.max(2) - of_truth, 0), **close)
 
     slope = np.random.default_rng(2).normal(size=truth.shape).astype(np.float32) * labelled
     gradient = np.ones_like(wide)
-    function("gradient_rows", how, monkeypatch)(others, truth, rest, slope / total, UPPER, LOWER, SHARE, gradient)
+    back = function("gradient_rows", how, monkeypatch)
+    back(wide, UPPER, LOWER, SHARE, truth, highest, rest, slope / total, gradient)
     of_logits = (e / e.sum(2, keepdims=True) - one_hot) * slope[:, :, None]
     wanted = np.ones(wide.shape)
     for r in range(4):  # a slow loop: each row gives to the two that it lies between
@@ -94,12 +102,9 @@ def test_softmax_and_its_gradient(wide, truth, how, monkeypatch):
     np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_not_a_number_stays_none(wide, truth):
+def test_what_is_no_number_stays_none(wide, truth):
     wide[0, 1, 3, 5] = np.nan
-    others = np.empty((4, 2, CLASSES, RUN), np.float32)
-    right = np.empty(truth.shape, np.bool_)
-    below, rest, total, squares = np.empty((4, *truth.shape), np.float32)
-    kernels.softmax_rows(wide, UPPER, LOWER, SHARE, truth, others, right, below, rest, total, squares)
+    total = softmax(wide, truth)[5]
     assert np.isnan(total[0, 1, 5]) and np.isfinite(total[2:]).all() and np.isfinite(total[0, 0]).all()
 
 

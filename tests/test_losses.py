@@ -115,7 +115,7 @@ def test_gradients(name):
 @pytest.mark.parametrize("name", [name for name in LOSSES if name not in MIXED])
 def test_the_slope_is_the_derivative_by_the_cross_entropy(name):
     cross_entropy = torch.tensor([1e-9, 0.3, 1.0, 4.0, 40.0], dtype=torch.float64, requires_grad=True)
-    right, labelled = torch.tensor([True, True, False, False, False]), torch.ones(5, dtype=torch.bool)
+    right, labelled = torch.tensor([1.0, 1, 0, 0, 0], dtype=torch.float64), torch.ones(5, dtype=torch.float64)
     loss = LOSSES[name].rule(Pixels(right, labelled, cross_entropy, lambda: torch.full((5,), 0.8)), PROGRESS)
     (derivative,) = torch.autograd.grad(loss.value.sum(), cross_entropy)
     assert_close(loss.slope.detach(), derivative)

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from segpatch import tail
 from segpatch.losses import LOSSES, merge_logits
 from segpatch.tail import resized_loss, resized_prediction
 from segpatch.types import IGNORE
@@ -176,3 +177,31 @@ def test_many_classes_and_one():
         assert_close(sums.total, total.detach(), rtol=1e-5, atol=1e-5)
         assert float((ours - gradient).norm()) <= 1e-5 * float(gradient.norm()) + 1e-5
         assert int(sums.right) == int((predicted == truth).sum())
+
+
+@pytest.mark.parametrize("wrong", [5, 254, 256, -1])
+def test_a_label_that_is_no_class_is_refused(wrong):
+    logits, truth = draw((5, 7), (40, 56))
+    truth[1, 20, 20] = wrong
+    with pytest.raises(IndexError, match="labels must be below 5, or 255 where there is no truth"):
+        resized_loss(logits.requires_grad_(), truth, fast("cross-entropy"), size=(40, 56), align_corners=False)
+
+
+@CORNERS
+@pytest.mark.parametrize("loss", RULES)
+def test_what_is_not_compiled_agrees(loss, align_corners, monkeypatch):
+    logits, truth = draw((33, 17), (259, 131))
+    logits.requires_grad_()
+
+    def of_both():
+        how = {"size": (260, 131), "align_corners": align_corners}
+        sums = resized_loss(logits, truth, fast(loss), **how)
+        return sums, torch.autograd.grad(sums.total, logits)[0], resized_prediction(logits, (259, 131), **how)
+
+    sums, gradient, predicted = of_both()
+    monkeypatch.setattr(tail, "_fused", lambda raw, merge: False)
+    others, other, plainly = of_both()
+    assert_close(sums.total, others.total, rtol=1e-5, atol=0)
+    assert sums[1:] == others[1:]
+    assert float((gradient - other).norm() / other.norm()) < 1e-5
+    assert (predicted != plainly).sum() <= 2, "rounding decides at a border"

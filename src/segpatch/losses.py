@@ -22,8 +22,8 @@ from segpatch.types import IGNORE
 
 
 class Pixels(NamedTuple):
-    """What a loss sees of pixels, all of one shape: which are right and which labelled (bool), the cross-entropy
-    of the true class, and what computes the L2 norm of the class probabilities, without gradient."""
+    """What a loss sees of pixels, all of one shape and type: which are right and which labelled (1, else 0), the
+    cross-entropy of the true class, and what computes the L2 norm of the class probabilities, without gradient."""
 
     right: Tensor
     labelled: Tensor
@@ -88,7 +88,8 @@ class AttackLoss:
         rule = self.rule
         if self.mix:
             rule = weighted(self.gamma(right.sum(), labelled.sum()))
-        pixels = Pixels(right, labelled, cross_entropy, lambda: logits.detach().softmax(dim=1).norm(dim=1))
+        which = right.to(cross_entropy), labelled.to(cross_entropy)
+        pixels = Pixels(*which, cross_entropy, lambda: logits.detach().softmax(dim=1).norm(dim=1))
         value = rule(pixels, progress).value
         return value.sum(), {"right": right.sum(), "labelled": labelled.sum(), "all": fixed}[self.over]
 
@@ -136,8 +137,7 @@ def weighted(of_right: float | Tensor) -> PixelRule:
     """Cross-entropy times gamma on right and 1 - gamma on wrong pixels."""
 
     def rule(pixels: Pixels, progress: float) -> PixelLoss:
-        right = pixels.right.to(pixels.cross_entropy)
-        return _times((1 - of_right + (2 * of_right - 1) * right) * pixels.labelled, pixels)
+        return _times((1 - of_right + (2 * of_right - 1) * pixels.right) * pixels.labelled, pixels)
 
     return rule
 
@@ -152,7 +152,7 @@ def correct_pixels(pixels: Pixels, progress: float) -> PixelLoss:
 
 def wrong_pixels(pixels: Pixels, progress: float) -> PixelLoss:
     """Cross-entropy of the pixels that the network gets wrong."""
-    return _times(pixels.labelled & ~pixels.right, pixels)
+    return _times(pixels.labelled - pixels.right, pixels)
 
 
 def all_pixels(pixels: Pixels, progress: float) -> PixelLoss:
@@ -188,7 +188,7 @@ def jensen_shannon(pixels: Pixels, progress: float) -> PixelLoss:
 
 
 def _times(weight: Tensor, pixels: Pixels) -> PixelLoss:
-    return PixelLoss(weight * pixels.cross_entropy, weight.to(pixels.cross_entropy))
+    return PixelLoss(weight * pixels.cross_entropy, weight)
 
 
 GAMMAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

@@ -22,6 +22,9 @@ from segpatch.losses import PixelLoss, Pixels, merge_logits
 from segpatch.resizing import RUN, Piece, in_pieces, plan_resize
 from segpatch.types import IGNORE
 
+_PIXELS = 2**16
+"""Pixels whose loss is taken at once in compiled code: few enough for a core's cache."""
+
 PixelsLoss = Callable[[Pixels], PixelLoss]
 
 
@@ -135,10 +138,11 @@ def _fused(raw: Tensor, merge: Tensor | None) -> bool:
 
 def _as_bytes(labels: Tensor, classes: int) -> Tensor:
     """Labels as uint8; IndexError, as torch raises it, for one that is no class."""
-    wrong = (labels < 0) | (labels >= classes) & (labels != IGNORE)
-    if wrong.any():
-        raise IndexError(f"labels must be below {classes}, or {IGNORE}; got {int(labels[wrong].amax())}")
-    return labels.to(torch.uint8)
+    found = labels.to(torch.uint8)
+    after_ignore = (found + 1).amax()  # IGNORE becomes 0, and the rest are seen with one look
+    if after_ignore > classes or (found is not labels and not torch.equal(found.to(labels), labels)):
+        raise IndexError(f"labels must be below {classes}, or {IGNORE} where there is no truth")
+    return found
 
 
 def _predict_fused(piece: Piece, predicted: Tensor) -> None:
@@ -156,26 +160,24 @@ def _loss_fused(piece: Piece, labels: Tensor, loss: PixelsLoss) -> tuple[Tensor,
     wide = piece.wide().numpy()
     gradient = np.zeros_like(wide)
     sums = torch.zeros(3, dtype=torch.float64)
-    most = max(block.at.stop - block.at.start for block in piece.blocks)
-    memory = np.empty((most, *wide.shape[1:]), np.float32)
-    for block in piece.blocks:
-        rows, truth = piece.between(block.at), _in_runs(labels[block.at])
-        others = memory[: len(truth)]
-        below, rest, total, squares = np.empty((4, *truth.shape), np.float32)
-        is_right = np.empty(truth.shape, np.bool_)
-        kernels.softmax_rows(wide, *rows, truth, others, is_right, below, rest, total, squares)
-        of_pixels = is_right, truth != IGNORE, below, total, squares
-        added, slope = _rated(loss, *(torch.from_numpy(part) for part in of_pixels))
+    step = max(1, _PIXELS // labels.shape[1])
+    for start in range(piece.at.start, piece.at.stop, step):
+        at = slice(start, min(start + step, piece.at.stop))
+        rows, truth = piece.between(at), _in_runs(labels[at])
+        of_pixels = np.empty((7, *truth.shape), np.float32)
+        kernels.softmax_rows(wide, *rows, truth, *of_pixels)
+        highest, rest, *for_loss = of_pixels
+        added, slope = _rated(loss, *(torch.from_numpy(part) for part in for_loss))
         sums += added
-        kernels.gradient_rows(others, truth, rest, slope.numpy(), *rows, gradient)
+        kernels.gradient_rows(wide, *rows, truth, highest, rest, slope.numpy(), gradient)
     return sums, torch.from_numpy(gradient)
 
 
 def _rated(
     loss: PixelsLoss, right: Tensor, labelled: Tensor, below: Tensor, total: Tensor, squares: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The sums of a block, and the slopes of its pixels over `total`; of what `kernels.softmax_rows` makes."""
-    cross_entropy = below.add_(total.log())
+    """The sums (3,) of `Sums` over pixels, and their slopes over `total`; of what `kernels.softmax_rows` makes."""
+    cross_entropy = total.log().add_(below)
     value, slope = loss(Pixels(right, labelled, cross_entropy, lambda: squares.sqrt() / total))
     return _sums(value, right, labelled), slope / total
 
@@ -220,7 +222,8 @@ def _block_loss(
     def norm() -> Tensor:
         return torch.hypot((others / total).norm(dim=1, keepdim=True), truth / total)
 
-    value, slope = loss(Pixels(right, labelled, total.log() - of_truth, norm))
+    which = right.to(logits), labelled.to(logits)
+    value, slope = loss(Pixels(*which, total.log() - of_truth, norm))
     of_each = slope / total
     return value, right, others.mul_(of_each).scatter_(1, index, -rest * of_each)
 
@@ -249,6 +252,7 @@ def _merged_loss(
         right = (merged.argmax(1, keepdim=True) == index) & labelled
         cross_entropy = F.cross_entropy(merged, index.squeeze(1), reduction="none").unsqueeze(1)
         norm = merged.detach().softmax(1).norm(dim=1, keepdim=True)
-        value = loss(Pixels(right, labelled, cross_entropy, lambda: norm)).value
+        which = right.to(norm), labelled.to(norm)
+        value = loss(Pixels(*which, cross_entropy, lambda: norm)).value
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), right, gradient
