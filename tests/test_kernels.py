@@ -20,7 +20,7 @@ def function(name: str, how: str, monkeypatch: pytest.MonkeyPatch):
     if how == "compiled":
         return getattr(kernels, name)
     runs = ("exp2", "resize_run", "sum_run", "back_run")
-    for other in (*runs, "predict_rows", "softmax_rows", "gradient_rows"):
+    for other in (*runs, "predict_rows", "softmax_rows", "gradient_rows", "resize_image"):
         loop = getattr(kernels, other)
         monkeypatch.setattr(kernels, other, getattr(loop, "py_func", loop))
     return getattr(kernels, name)
@@ -116,3 +116,20 @@ def test_a_folder_that_may_not_be_written_to_only_costs_the_time_to_compile(monk
 
     monkeypatch.setattr(kernels, "njit", njit)
     assert kernels.compiled(len) == ("compiled", len)
+
+
+@AS
+def test_a_resized_image_is_the_slow_loop(how, monkeypatch):
+    draw = np.random.default_rng(3)
+    image = draw.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    top, bottom, down = np.array([0, 1, 4, 4]), np.array([1, 1, 4, 4]), np.array([0.5, 0, 0, 0.25], np.float32)
+    left, right, along = np.array([6, 3, 2]), np.array([6, 4, 2]), np.array([0, 0.125, 0], np.float32)  # mirrored
+    out = np.empty((4, 3, 3), np.float32)
+    function("resize_image", how, monkeypatch)(image, top, bottom, down, left, right, along, out)
+    for r in range(4):
+        for c in range(3):
+            above = image[top[r], left[c]] * (1 - along[c]) + image[top[r], right[c]] * along[c]
+            below = image[bottom[r], left[c]] * (1 - along[c]) + image[bottom[r], right[c]] * along[c]
+            wanted = (above * (1 - down[r]) + below * down[r]) / 255
+            np.testing.assert_allclose(out[r, c], wanted, rtol=0, atol=1e-6)
+    assert (out[1, 0] == image[1, 6] / np.float32(255)).all(), "bit for bit where nothing is to be mixed"

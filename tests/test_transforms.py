@@ -49,8 +49,19 @@ def test_scene_is_torch_interpolate_and_a_crop(scaled):
     assert torch.equal(apply_scene_to_labels(LABELS, scene), nearest[1:6, 2:8])
 
 
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_decoded_image_gives_what_its_values_do_in_either_memory_order(scene):
+    decoded = IMAGE.mul(255).to(torch.uint8)
+    together = decoded.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    wanted = apply_scene(decoded / 255, scene)
+    assert_close(apply_scene(decoded, scene), wanted, rtol=0, atol=1e-6)
+    assert torch.equal(apply_scene(together, scene), apply_scene(decoded, scene))
+
+
 def test_scale_one_without_a_crop_is_the_identity_bit_for_bit():
     assert torch.equal(apply_scene(IMAGE, SCENES[0]), IMAGE)
+    decoded = IMAGE.mul(255).to(torch.uint8)
+    assert torch.equal(apply_scene(decoded, SCENES[0]), decoded / 255)
     assert torch.equal(apply_scene_to_labels(LABELS, SCENES[0]), LABELS)
 
 

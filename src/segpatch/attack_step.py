@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from segpatch.attack_config import AttackConfig
+from segpatch.cores import side_by_side
 from segpatch.data.dataset import order
 from segpatch.eot import EOT, Appearance, appearance, draw
 from segpatch.errors import BadInput
@@ -60,27 +61,32 @@ def draw_samples(
 
     training: which of the images are trained on.
     """
-    assert config.batch_size and config.patch_size and config.crop
+    patch_size = config.patch_size
+    assert config.batch_size and patch_size and config.crop
     scene_eot = SceneEOT(scales=config.scales, crop=config.crop, flip=config.flip)
     eot = EOT(scene_eot, config.patch_eot, config.place)
     numbers = processes.share(range(config.batch_size))
     # In the memory order of convolutions.
     scenes = torch.empty(len(numbers), 3, *config.crop, device=device, memory_format=torch.channels_last)
     labels = torch.empty(len(numbers), *config.crop, dtype=torch.uint8, device=device)
-    looks = []
     places = [divmod(step * config.batch_size + number, len(training)) for number in numbers]
     wanted = [training[order(config.seed, epoch, len(training))[place]] for epoch, place in places]
-    read = _readers().map(images.__getitem__, wanted)
-    for scene, covered, number, (image, truth) in zip(scenes, labels, numbers, read, strict=True):
+    read = list(_readers().map(images.__getitem__, wanted))
+
+    def make(which: int) -> Appearance:
+        image, truth = read[which]
         _must_be_labels(truth)
         image, truth = image.to(device, non_blocking=True), truth.to(device, non_blocking=True)
         size = (truth.shape[0], truth.shape[1])
-        drawn, placement = draw(eot, (config.seed, step, number), size, config.patch_size)
-        looks.append(appearance(placement, config.patch_size).to(scenes.device))
-        scene.copy_(apply_scene(image, drawn))
-        covered.copy_(looks[-1].cover(apply_scene_to_labels(truth, drawn)))
+        drawn, placement = draw(eot, (config.seed, step, numbers[which]), size, patch_size)
+        look = appearance(placement, patch_size).to(scenes.device)
+        scenes[which].copy_(apply_scene(image, drawn))
+        labels[which].copy_(look.cover(apply_scene_to_labels(truth, drawn)))
+        return look
+
+    looks = tuple(side_by_side(make, range(len(numbers)), scenes.device))
     under = tuple(scene[look.at].clone() for scene, look in zip(scenes, looks, strict=True))
-    return Samples(scenes, labels, tuple(looks), under)
+    return Samples(scenes, labels, looks, under)
 
 
 @functools.cache

@@ -1,9 +1,10 @@
-"""The inner loops of `segpatch.tail`, compiled for the processor when they are first called (numba).
+"""Inner loops of a step on a CPU, compiled for the processor when they are first called (numba).
 
-Every array of pixels is (R, G, C): R rows of G runs of C neighbouring pixels, C being `RUN`; of their classes
-(R, G, K, C). Loops over a run's pixels lie innermost and touch few arrays, so that they compile to wide
-instructions, and a run with all its classes stays in a core's fastest cache from one loop to the next. All of it
-is in single precision and lets go of the interpreter's lock.
+In those of `segpatch.tail` an array of pixels is (R, G, C): R rows of G runs of C neighbouring pixels, C being
+`RUN`; of their classes (R, G, K, C). Loops over a run's pixels lie innermost and touch few arrays, so that they
+compile to wide instructions, and a run with all its classes stays in a core's fastest cache from loop to loop.
+
+All of it is in single precision and lets go of the interpreter's lock. Indices are not checked.
 """
 
 from __future__ import annotations
@@ -169,3 +170,22 @@ def back_run(values: Any, slope: Any, share: Any, upper: Any, lower: Any) -> Non
             value = values[k, j] * slope[j]
             upper[k, j] += to_upper * value
             lower[k, j] += share * value
+
+
+@compiled
+def resize_image(
+    image: Any, top: Any, bottom: Any, down: Any, left: Any, right: Any, along: Any, out: Any
+) -> None:
+    """The pixels (h, w, 3) in [0, 1] of a resized image (H, W, 3) uint8: row r lies `down[r]` of the way from row
+    `top[r]` to row `bottom[r]`, column c `along[c]` from `left[c]` to `right[c]`."""
+    start = left.min()
+    rows = np.empty(3 * (right.max() + 1 - start), np.float32)
+    for r in range(out.shape[0]):
+        above, below = image[top[r], start:].reshape(-1), image[bottom[r], start:].reshape(-1)
+        for i in range(len(rows)):
+            value = np.float32(above[i])
+            rows[i] = (value + down[r] * (np.float32(below[i]) - value)) / np.float32(255)
+        for c in range(out.shape[1]):
+            low, high = 3 * (left[c] - start), 3 * (right[c] - start)
+            for k in range(3):
+                out[r, c, k] = rows[low + k] + along[c] * (rows[high + k] - rows[low + k])

@@ -6,6 +6,7 @@ Chance is in `draw_scene`; applying a scene is exact, so any sample can be repla
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,30 +78,36 @@ def apply_scene(image: Tensor, scene: Scene) -> Tensor:
 
     Bilinear without smoothing, pixel centres at half integers, as OpenCV and torch (align_corners=False).
     """
-    top, bottom, along_rows, inside_rows = _bilinear(image.shape[1], scene.scaled[0], scene.top, scene.size[0])
-    left, right, along_columns, inside_columns = _bilinear(
-        image.shape[2], scene.scaled[1], scene.left, scene.size[1]
-    )
-    # Only what the crop shows is looked at, rows first: a row lies together in memory.
-    first, last = int(left[0]), int(right[-1]) + 1
-    seen = image[:, :, first:last]
-    low, high = (as_float(seen.index_select(1, rows.to(image.device))) for rows in (top, bottom))
-    rows = low.lerp_(high, along_rows.to(low).view(1, -1, 1))
-    low, high = (_columns(rows, columns - first) for columns in (left, right))
-    out = low.lerp_(high, along_columns.to(low))
-    if not bool(inside_rows[-1] & inside_columns[-1]):
-        out = torch.where((inside_rows.view(-1, 1) & inside_columns).to(image.device), out, 0.0)
-    return out.flip(-1) if scene.flip else out
+    down = _bilinear(image.shape[1], scene.scaled[0], scene.top, scene.size[0])
+    along = _bilinear(image.shape[2], scene.scaled[1], scene.left, scene.size[1], scene.flip)
+    if image.dtype == torch.uint8 and image.device.type == "cpu":
+        out = _compiled_scene(image, down, along)
+    else:
+        # Only what the crop shows is looked at, rows first: a row lies together in memory.
+        first, last = int(along.low.min()), int(along.high.max()) + 1
+        seen = image[:, :, first:last]
+        low, high = (as_float(seen.index_select(1, rows.to(image.device))) for rows in (down.low, down.high))
+        rows = low.lerp_(high, down.share.to(low).view(1, -1, 1))
+        low, high = (_columns(rows, columns - first) for columns in (along.low, along.high))
+        out = low.lerp_(high, along.share.to(low))
+    return _fill(out, down.inside, along.inside, 0)
+
+
+def _compiled_scene(image: Tensor, down: _Places, along: _Places) -> Tensor:
+    """The resized image (3, h, w) in [0, 1], each pixel's channels together, of one (3, H, W) uint8 on a CPU."""
+    from segpatch import kernels
+
+    out = np.empty((len(down.low), len(along.low), 3), np.float32)
+    kernels.resize_image(image.permute(1, 2, 0).contiguous().numpy(), *down.numpy(), *along.numpy(), out)
+    return torch.from_numpy(out).permute(2, 0, 1)
 
 
 def apply_scene_to_labels(labels: Tensor, scene: Scene) -> Tensor:
     """The transformed labels (h, w), of labels (H, W): nearest pixel; padding is IGNORE."""
     rows, inside_rows = _nearest(labels.shape[0], scene.scaled[0], scene.top, scene.size[0])
-    columns, inside_columns = _nearest(labels.shape[1], scene.scaled[1], scene.left, scene.size[1])
+    columns, inside_columns = _nearest(labels.shape[1], scene.scaled[1], scene.left, scene.size[1], scene.flip)
     out = _columns(labels.index_select(0, rows.to(labels.device)), columns)
-    if not bool(inside_rows[-1] & inside_columns[-1]):
-        out = torch.where((inside_rows.view(-1, 1) & inside_columns).to(labels.device), out, IGNORE)
-    return out.flip(-1) if scene.flip else out
+    return _fill(out, inside_rows, inside_columns, IGNORE)
 
 
 def as_float(image: Tensor) -> Tensor:
@@ -113,19 +120,42 @@ def _columns(image: Tensor, columns: Tensor) -> Tensor:
     return image.gather(-1, columns.to(image.device).expand(*image.shape[:-1], -1))
 
 
-def _positions(length: int, scaled: int, start: int, size: int) -> tuple[Tensor, Tensor]:
+def _fill(image: Tensor, inside_rows: Tensor, inside_columns: Tensor, value: int) -> Tensor:
+    """The image (..., h, w), in place, with a value wherever it isn't inside."""
+    for axis, inside in ((-2, inside_rows), (-1, inside_columns)):
+        if not inside.all():
+            image.index_fill_(axis, (~inside).nonzero().flatten().to(image.device), value)
+    return image
+
+
+def _positions(length: int, scaled: int, start: int, size: int, flip: bool) -> tuple[Tensor, Tensor]:
     """Where the crop's pixels lie in the image (size,) float64, and which of them lie inside it."""
     target = torch.arange(start, start + size, dtype=torch.float64)
+    target = target.flip(0) if flip else target
     return (target + 0.5) * (length / scaled) - 0.5, target < scaled
 
 
-def _bilinear(length: int, scaled: int, start: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    position, inside = _positions(length, scaled, start, size)
+class _Places(NamedTuple):
+    """Where a crop's pixels lie in an image along one axis (size,): the two that each lies between, its share of
+    the way to the second, and whether it lies inside."""
+
+    low: Tensor
+    high: Tensor
+    share: Tensor
+    inside: Tensor
+
+    def numpy(self) -> tuple[Any, Any, Any]:
+        """low, high, share, the last in single precision."""
+        return self.low.numpy(), self.high.numpy(), self.share.float().numpy()
+
+
+def _bilinear(length: int, scaled: int, start: int, size: int, flip: bool = False) -> _Places:
+    position, inside = _positions(length, scaled, start, size, flip)
     position = position.clamp(0, length - 1)
     low = position.floor().long()
-    return low, (low + 1).clamp(max=length - 1), position - low, inside
+    return _Places(low, (low + 1).clamp(max=length - 1), position - low, inside)
 
 
-def _nearest(length: int, scaled: int, start: int, size: int) -> tuple[Tensor, Tensor]:
-    position, inside = _positions(length, scaled, start, size)
+def _nearest(length: int, scaled: int, start: int, size: int, flip: bool = False) -> tuple[Tensor, Tensor]:
+    position, inside = _positions(length, scaled, start, size, flip)
     return (position + 0.5).floor().clamp(0, length - 1).long(), inside

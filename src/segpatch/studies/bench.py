@@ -123,7 +123,8 @@ def bench_actions(
     draw = torch.Generator().manual_seed(plan.seed)
     images = torch.randint(256, (plan.batch, 3, *plan.size), dtype=torch.uint8, generator=draw)
     labels = torch.randint(len(CITYSCAPES), (plan.batch, *plan.size), dtype=torch.uint8, generator=draw)
-    decoded = list(zip(images, labels, strict=True))
+    as_read = images.contiguous(memory_format=torch.channels_last)  # each pixel's channels together, as in a file
+    decoded = list(zip(as_read, labels, strict=True))
     config = AttackConfig(batch_size=plan.batch, crop=plan.size, seed=plan.seed, precision=plan.precision, steps=1)
     config = resolve(config, decoded, [victim])
     assert config.patch_size
