@@ -3,8 +3,9 @@
 Logits leave a network at a fraction of the image size. Resizing them, comparing classes and differentiating back
 costs as much as a small network when written plainly, because every step passes over tensors of full size, and
 fresh memory of that size is slow to come by. Here the gradient of a cross-entropy is written down (softmax minus
-one-hot, times the slope of a `PixelLoss`), and all of it is done block by block of the resized logits
-(`segpatch.resizing`).
+one-hot, times the slope of a `PixelLoss`). On a CPU all of it is done while a run of pixels is in a core's cache,
+by compiled loops (`segpatch.kernels`); on a GPU, in double precision and where classes are merged, by torch, block
+by block of the resized logits (`segpatch.resizing`).
 """
 
 from __future__ import annotations
