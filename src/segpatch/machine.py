@@ -17,7 +17,7 @@ def environment() -> dict[str, Any]:
     import torch
 
     versions = {}
-    for package in ("segpatch", "torch", "numpy", "pillow", "safetensors", "kornia"):
+    for package in ("segpatch", "torch", "numpy", "pillow", "safetensors", "kornia", "numba"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     cuda = torch.cuda.is_available()
