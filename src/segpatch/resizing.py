@@ -19,7 +19,10 @@ from segpatch.cores import count
 from segpatch.types import IGNORE
 
 RUN = 64
-"""Pixels of a run: several of a CPU's widest registers, and with all classes few enough for its first cache."""
+"""Pixels of a run: several of a CPU's widest registers, and with all classes few enough for its first cache.
+
+What numba keeps of `segpatch.kernels` has it built in: whoever changes it deletes that, in __pycache__.
+"""
 _VALUES = 5 * 2**17
 """Logits of a block on a CPU: few enough for its cache, enough that an operation is worth its call."""
 _ROWS = 16
